@@ -1,0 +1,93 @@
+"""The arithmetic of fitting a kernel machine: closed-form ridge, logistic regression, temperature and trust."""
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.linear_model import LogisticRegression
+
+from machikoba.adapt.fitted.kernel import softmax
+
+JITTER = 1e-3  # keeps the Cholesky factor of exact copies' kernel positive in float32
+
+
+def targets(labels: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centred one-hot labels (n, n_labels) and their mean (n_labels,)."""
+    hot = np.eye(n_labels, dtype=np.float32)[labels]
+    prior = hot.mean(axis=0)
+    return hot - prior, prior
+
+
+def ridge(kernel: np.ndarray, among: np.ndarray, wanted: np.ndarray, strength: float) -> np.ndarray:
+    """Weights (m, n_labels) of kernel ridge regression.
+
+    kernel (n, m) between rows and anchors; among (m, m) between anchors; wanted (n, n_labels). When the rows are the
+    anchors this is the exact solution, else the subset-of-regressors one.
+    """
+    if kernel is among:
+        factor = cho_factor(among + strength * np.eye(len(among), dtype=among.dtype), lower=True)
+        return cho_solve(factor, wanted)
+    lower = _factor(among)
+    mapped = solve_triangular(lower, kernel.T, lower=True)  # (m, n): explicit coordinates whose products are the kernel
+    gram = mapped @ mapped.T
+    gram[np.diag_indices_from(gram)] += strength
+    inner = cho_solve(cho_factor(gram, lower=True), mapped @ wanted)
+    return solve_triangular(lower, inner, lower=True, trans="T")
+
+
+def logistic(kernel: np.ndarray, among: np.ndarray, labels: np.ndarray, strength: float,
+             n_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (m, n_labels) and constants (n_labels,) of multinomial logistic regression in the kernel's space."""
+    lower = _factor(among)
+    mapped = solve_triangular(lower, kernel.T, lower=True).T
+    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(mapped, labels)
+    inner, constants = model.coef_.T, model.intercept_
+    if n_labels == 2:  # scikit-learn gives one column of log odds for two labels
+        inner, constants = np.column_stack([-inner / 2, inner / 2]), np.array([-constants[0] / 2, constants[0] / 2])
+    return solve_triangular(lower, inner.astype(np.float32), lower=True, trans="T"), constants.astype(np.float32)
+
+
+def _factor(among: np.ndarray) -> np.ndarray:
+    return cholesky(among + JITTER * np.eye(len(among), dtype=among.dtype), lower=True)
+
+
+def temperature(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The factor on `scores` (n, n_labels) that makes their softmax most likely, and the log loss it leaves."""
+    rows = np.arange(len(labels))
+
+    def loss(log_factor: float) -> float:
+        probabilities = softmax(scores * np.exp(log_factor))[rows, labels]
+        return float(-np.log(np.maximum(probabilities, 1e-9)).mean())
+
+    best = minimize_scalar(loss, bounds=(-2.0, 5.0), method="bounded", options={"xatol": 0.02})
+    return float(np.exp(best.x)), float(best.fun)
+
+
+def fit_trust(inputs: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> np.ndarray:
+    """Weights of the confidence, from rows that the machine had not seen.
+
+    inputs (n, q) as of `trust_inputs`; right (n,) bool: the likeliest real label was the true one. strangers (s, q): rows
+    of labels that the machine was kept from learning, as a stand-in for messages unlike all training data; they weigh
+    half as much as the n rows together. A logistic regression whose weights stay at zero or above (more likeness never
+    lowers trust) and are drawn towards equal ones.
+    """
+    both = np.concatenate([inputs, strangers])
+    sign = np.concatenate([np.where(right, 1.0, -1.0), np.full(len(strangers), -1.0)])
+    weight = np.concatenate([np.ones(len(inputs)), np.full(len(strangers), len(inputs) / 2 / max(len(strangers), 1))])
+    middle, scale = both.mean(axis=0), both.std(axis=0) + 1e-6
+    standard = (both - middle) / scale
+    n_inputs = both.shape[1]
+    start = np.append(np.full(n_inputs, 1.0 / n_inputs), 0.0)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        margin = sign * (standard @ weights[:-1] + weights[-1])
+        slack = weight * sign / (1.0 + np.exp(np.clip(margin, -30, 30)))
+        pull = weights - start
+        pull[-1] = 0.0
+        value = (weight * np.logaddexp(0.0, -margin)).sum() + 2.0 * (pull**2).sum()
+        return value, np.append(-slack @ standard, -slack.sum()) + 4.0 * pull
+
+    bounds = [(0.0, None)] * n_inputs + [(None, None)]
+    weights = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    plain = weights[:-1] / scale
+    return np.append(plain, weights[-1] - plain @ middle)

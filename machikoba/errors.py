@@ -1,0 +1,71 @@
+"""Every error that a user can meet, in one tree.
+
+    MachikobaError
+    ├── DataError          the records: a file, a sheet, a column, a row
+    ├── BaseError          the open model: not here, not readable, not the one expected
+    ├── BundleError        a bundle: damaged, of a newer format, made for another base
+    ├── OptionError        an option whose value cannot be used
+    ├── StorageError       the disk: full, read-only, no permission
+    └── RequirementError   nothing is broken, but what was required is not met (exit code 1)
+
+Each says what happened (`message`), what was `expected`, what was `found` and what to do `next`, in the
+language of the user; `code` never changes with the language.
+"""
+from __future__ import annotations
+
+__all__ = [
+    "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError", "StorageError",
+]
+
+
+class MachikobaError(Exception):
+    """An error with a stable `code` and, in the user's language, a message and a way out.
+
+    Parameters
+    ----------
+    code: stable identifier in snake_case, the same in every language.
+    message: one sentence, what happened and where (file, sheet and row where there is one).
+    expected, found: what was wanted and what was there instead; may be empty.
+    next: what the user can do now.
+    """
+
+    exit_code = 2
+
+    def __init__(self, code: str, message: str, *, expected: str = "", found: str = "", next: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.expected = expected
+        self.found = found
+        self.next = next
+
+    def to_dict(self) -> dict[str, str]:
+        """The one error shape of command line, API and pages."""
+        return {"code": self.code, "message": self.message, "expected": self.expected, "found": self.found,
+                "next": self.next}
+
+
+class DataError(MachikobaError):
+    """The records cannot be used as they are."""
+
+
+class BaseError(MachikobaError):
+    """The open model is not here, not readable, or not the one expected."""
+
+
+class BundleError(MachikobaError):
+    """The bundle is damaged, of a newer format, or does not fit."""
+
+
+class OptionError(MachikobaError):
+    """An option has a value that cannot be used."""
+
+
+class StorageError(MachikobaError):
+    """The disk refused: full, read-only or no permission."""
+
+
+class RequirementError(MachikobaError):
+    """Nothing is broken, but a requirement that the user set is not met."""
+
+    exit_code = 1
