@@ -2,13 +2,12 @@
 
     rung.fit(train) -> Fitted          learns; every choice is made by cross-validation inside `train`
     fitted.predict(texts) -> Scores    what serving needs: a label's probability and one confidence
-    fitted.save(folder)                tensors and JSON, never pickle; `adapt.fitted.load` reads it back
+    fitted.save() -> files by name     tensors and JSON, never pickle; `KernelMachine.load` reads them back
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -50,7 +49,7 @@ class Fitted(Protocol):
 
     def predict(self, texts: Sequence[str]) -> Scores: ...
 
-    def save(self, folder: Path) -> None: ...
+    def save(self) -> dict[str, bytes]: ...
 
 
 class Rung(Protocol):

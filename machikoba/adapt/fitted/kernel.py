@@ -61,12 +61,13 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Kept past messages. words: csr (m, n_ngrams); features: unit rows (m, d) around `centre` (d,), or None."""
+    """Kept past messages. words: csr (m, n_ngrams); features: unit rows (m, d) after (raw − centre) / scale, or None."""
 
     ngrams: Ngrams
     words: csr_matrix
     features: np.ndarray | None = None
     centre: np.ndarray | None = None
+    scale: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.words.shape[0]
@@ -74,18 +75,28 @@ class Anchors:
     def subset(self, rows: np.ndarray) -> Anchors:
         """The anchors at `rows`."""
         features = None if self.features is None else self.features[rows]
-        return Anchors(self.ngrams, self.words[rows], features, self.centre)
+        return Anchors(self.ngrams, self.words[rows], features, self.centre, self.scale)
 
-    def likeness(self, words: csr_matrix, features: np.ndarray | None, choice: Choice) -> Likeness:
-        """Compares n messages, given as n-gram rows and raw features (n, d), with every anchor."""
+    def place(self, raw: np.ndarray) -> np.ndarray:
+        """Raw features (n, d) of new messages as unit rows in the anchors' space."""
+        return unit_rows((raw - self.centre) / self.scale)
+
+    def likeness(self, words: csr_matrix, placed: np.ndarray | None, choice: Choice) -> Likeness:
+        """Compares n messages, given as n-gram rows and placed features (n, d), with every anchor."""
         by_words = (words @ self.words.T).toarray()
-        if self.features is None or features is None or self.centre is None:
+        if self.features is None or placed is None:
             return Likeness(by_words, by_words, None)
-        by_features = unit_rows(features - self.centre) @ self.features.T
-        kernel = np.exp(choice.gamma * (by_features - 1.0)) * (1.0 - choice.words)
-        if choice.words:
-            kernel += choice.words * by_words
-        return Likeness(kernel, by_words, by_features)
+        return blend(by_words, placed @ self.features.T, choice)
+
+
+def blend(by_words: np.ndarray, by_features: np.ndarray | None, choice: Choice) -> Likeness:
+    """The kernel of `choice` from its two halves (n, m)."""
+    if by_features is None:
+        return Likeness(by_words, by_words, None)
+    kernel = np.exp(choice.gamma * (by_features - 1.0))
+    if choice.words:
+        kernel = choice.words * by_words + (1.0 - choice.words) * kernel
+    return Likeness(kernel, by_words, by_features)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
@@ -109,8 +120,10 @@ class KernelMachine:
 
     def likeness(self, texts: Sequence[str]) -> Likeness:
         """Compares `texts` with the anchors."""
-        features = self._encode(texts) if self._encode is not None and self.anchors.features is not None else None
-        return self.anchors.likeness(self.anchors.ngrams.transform(texts), features, self.choice)
+        placed = None
+        if self._encode is not None and self.anchors.features is not None:
+            placed = self.anchors.place(self._encode(texts))
+        return self.anchors.likeness(self.anchors.ngrams.transform(texts), placed, self.choice)
 
     def predict(self, texts: Sequence[str]) -> Scores:
         """Probabilities and confidence of `texts`; see `Scores`."""
@@ -125,22 +138,24 @@ class KernelMachine:
         inputs = trust_inputs(scores, likeness.nearest(), self.choice)
         return Scores(softmax(scores * self.choice.temperature), confidence(inputs, self.trust))
 
-    def save(self, folder: Path) -> None:
-        """Writes `machine.json`, `vocabulary.json` and `machine.safetensors` into `folder`."""
-        from safetensors.numpy import save_file
+    def save(self) -> dict[str, bytes]:
+        """Files by name: `machine.json`, `machine.safetensors`, `vocabulary.json`."""
+        from safetensors.numpy import save
 
         words = self.anchors.words
         tensors = {
             "weights": self.weights.astype(np.float32), "prior": self.prior.astype(np.float32),
-            "trust": self.trust.astype(np.float32), "words.data": words.data.astype(np.float32),
-            "words.indices": words.indices.astype(np.int32), "words.indptr": words.indptr.astype(np.int64),
-            **self.anchors.ngrams.save(folder),
+            "trust": self.trust.astype(np.float32), "words.idf": self.anchors.ngrams.idf,
+            "words.data": words.data.astype(np.float32), "words.indices": words.indices.astype(np.int32),
+            "words.indptr": words.indptr.astype(np.int64),
         }
-        if self.anchors.features is not None and self.anchors.centre is not None:
+        if self.anchors.features is not None and self.anchors.centre is not None and self.anchors.scale is not None:
             tensors["features"] = self.anchors.features.astype(np.float16)
             tensors["centre"] = self.anchors.centre.astype(np.float32)
-        save_file(tensors, folder / "machine.safetensors")
-        (folder / "machine.json").write_text(json.dumps(asdict(self.choice), ensure_ascii=False), encoding="utf-8")
+            tensors["scale"] = self.anchors.scale.astype(np.float32)
+        return {"machine.json": json.dumps(asdict(self.choice), ensure_ascii=False).encode(),
+                "machine.safetensors": save({name: np.ascontiguousarray(t) for name, t in tensors.items()}),
+                "vocabulary.json": self.anchors.ngrams.terms()}
 
     @classmethod
     def load(cls, folder: Path, encode: Encode | None = None) -> KernelMachine:
@@ -148,12 +163,12 @@ class KernelMachine:
         from safetensors.numpy import load_file
 
         tensors = load_file(folder / "machine.safetensors")
-        choice = Choice(**json.loads((folder / "machine.json").read_text(encoding="utf-8")))
-        ngrams = Ngrams.load(folder, tensors)
+        choice = Choice(**json.loads((folder / "machine.json").read_bytes()))
+        ngrams = Ngrams.load((folder / "vocabulary.json").read_bytes(), tensors["words.idf"])
         shape = (len(tensors["words.indptr"]) - 1, len(tensors["words.idf"]))
         words = csr_matrix((tensors["words.data"], tensors["words.indices"], tensors["words.indptr"]), shape=shape)
         features = tensors["features"].astype(np.float32) if "features" in tensors else None
-        anchors = Anchors(ngrams, words, features, tensors.get("centre"))
+        anchors = Anchors(ngrams, words, features, tensors.get("centre"), tensors.get("scale"))
         return cls(anchors, tensors["weights"], tensors["prior"], tensors["trust"], choice, encode)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -34,18 +33,20 @@ class Ngrams:
         """Sparse float32 rows (n, n_ngrams)."""
         return self._vectorizer.transform(normalise(text) for text in texts)
 
-    def save(self, folder: Path) -> dict[str, np.ndarray]:
-        """Writes `vocabulary.json` and returns the tensors that go with it."""
-        terms = self._vectorizer.get_feature_names_out().tolist()
-        (folder / "vocabulary.json").write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8")
-        return {"words.idf": self._vectorizer.idf_.astype(np.float32)}
+    def terms(self) -> bytes:
+        """The vocabulary as JSON, in the order of the columns."""
+        return json.dumps(self._vectorizer.get_feature_names_out().tolist(), ensure_ascii=False).encode()
+
+    @property
+    def idf(self) -> np.ndarray:
+        """Inverse document frequency of each n-gram, float32 (n_ngrams,)."""
+        return self._vectorizer.idf_.astype(np.float32)
 
     @classmethod
-    def load(cls, folder: Path, tensors: dict[str, np.ndarray]) -> Ngrams:
-        """The inverse of `save`."""
-        terms = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-        vectorizer = _vectorizer(vocabulary={term: i for i, term in enumerate(terms)})
-        vectorizer.idf_ = tensors["words.idf"]
+    def load(cls, terms: bytes, idf: np.ndarray) -> Ngrams:
+        """The n-grams whose `terms` and `idf` were kept."""
+        vectorizer = _vectorizer(vocabulary={term: i for i, term in enumerate(json.loads(terms))})
+        vectorizer.idf_ = idf
         return cls(vectorizer)
 
 

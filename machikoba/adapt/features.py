@@ -1,0 +1,28 @@
+"""The second rung: what a frozen open model makes of the messages, stacked with their words."""
+from __future__ import annotations
+
+from functools import partial
+
+from machikoba.adapt.choose import learn
+from machikoba.adapt.contract import Train
+from machikoba.adapt.fitted.kernel import KernelMachine
+from machikoba.base.encoder import Encoder
+
+
+class FeaturesRung:
+    """Implements `Rung`. The encoder reads each text once, however many folds there are."""
+
+    name = "features"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.base = encoder.base.name
+
+    def fit(self, train: Train, seed: int = 0) -> KernelMachine:
+        """Kernel ridge or logistic regression over the features of one layer and the words."""
+        layers = self.encoder.layers(train.texts)
+        encoders = {layer: partial(self._encode, layer) for layer in layers}
+        return learn(train, layers, seed, self.encoder.base.kind == "decoder", encoders)
+
+    def _encode(self, layer: str, texts: list[str]):  # type: ignore[no-untyped-def]
+        return self.encoder.layers(texts)[layer]

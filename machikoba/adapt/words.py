@@ -1,0 +1,17 @@
+"""The cheapest rung: the words (character n-grams) of the messages, no model."""
+from __future__ import annotations
+
+from machikoba.adapt.choose import learn
+from machikoba.adapt.contract import Train
+from machikoba.adapt.fitted.kernel import KernelMachine
+
+
+class WordsRung:
+    """Implements `Rung`."""
+
+    name = "words"
+    base = None
+
+    def fit(self, train: Train, seed: int = 0) -> KernelMachine:
+        """Kernel ridge or logistic regression over character n-grams."""
+        return learn(train, None, seed)

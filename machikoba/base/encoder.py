@@ -1,0 +1,52 @@
+"""A base that is loaded when it is first needed and reads no text twice."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from machikoba.base.load import Base
+from machikoba.base.speed import Speed
+
+if TYPE_CHECKING:
+    from machikoba.base.trunk import Trunk
+
+Progress = Callable[[int, int], None]
+REPORTED = 256  # texts between two reports of progress
+
+
+class Encoder:
+    """Pooled features of texts, remembered as long as the encoder lives.
+
+    speed: called when the base is first needed. progress: called with (texts read, texts to read).
+    """
+
+    def __init__(self, base: Base, speed: Callable[[Path], Speed], home: Path, progress: Progress | None = None) -> None:
+        self.base, self._speed, self._home, self.progress = base, speed, home, progress
+        self._trunk: Trunk | None = None
+        self._known: dict[str, np.ndarray] = {}
+
+    @property
+    def speed(self) -> Speed:
+        """The number format and threads in use."""
+        return self._speed(self._home)
+
+    def layers(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Raw features (n, d) of `texts` by layer of the base."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if fresh:
+            if self._trunk is None:
+                from machikoba.base.trunk import Trunk
+
+                self._trunk = Trunk(self.base, self.base.layers, self.speed)
+            # Texts of like length go together, whatever block they fall into.
+            fresh.sort(key=len)
+            for start in range(0, len(fresh), REPORTED):
+                block = fresh[start:start + REPORTED]
+                self._known.update(zip(block, self._trunk.pool(block), strict=True))
+                if self.progress:
+                    self.progress(min(start + REPORTED, len(fresh)), len(fresh))
+        stacked = np.stack([self._known[text] for text in texts])
+        return {layer: stacked[:, i] for i, layer in enumerate(self.base.layers)}

@@ -1,0 +1,84 @@
+"""Every byte that must survive goes through here: written, flushed to the disk, renamed into place, or not there."""
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from machikoba.errors import StorageError
+from machikoba.language import _
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes `data` and waits until the disk has it. Raises StorageError."""
+    with storing(path):
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the disk has the names in `folder`; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    with storing(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns what the system says of a full or forbidden disk into a StorageError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StorageError(
+            "disk_full" if full else "disk_refused", _("{path} could not be written.").format(path=path),
+            expected=_("room on the disk and permission to write"), found=error.strerror or str(error),
+            next=_("Make room on the disk.") if full else _("Choose another folder, or ask whoever owns this one."),
+        ) from error
+
+
+@contextmanager
+def draft_folder(target: Path) -> Iterator[Path]:
+    """A folder that becomes `target` at the end of the block, whole, or leaves nothing. Raises StorageError."""
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.draft")
+    try:
+        with storing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for stale in target.parent.glob(f".{target.name}.*.draft"):
+                shutil.rmtree(stale, ignore_errors=True)  # left by a run that was killed
+            draft.mkdir()
+        yield draft
+        for folder in [draft, *(path for path in draft.rglob("*") if path.is_dir())]:
+            sync_folder(folder)
+        with storing(target):
+            os.rename(draft, target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def draft_file(target: Path) -> Iterator[Path]:
+    """A path beside `target` that replaces it at the end of the block, or leaves it as it was. Raises StorageError."""
+    draft = target.with_name(f".{uuid.uuid4().hex[:8]}.draft{target.suffix}")
+    try:
+        with storing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        with storing(target):
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
