@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -82,3 +83,13 @@ def draft_file(target: Path) -> Iterator[Path]:
             os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def digest(*paths: Path) -> str:
+    """SHA-256 over the bytes of `paths`, one after the other, hexadecimal."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()

@@ -49,10 +49,11 @@ class Rows:
         ngrams = Ngrams.fit(self.train.texts)
         words = ngrams.transform(self.train.texts)
         if self.features is None:
-            return Anchors(ngrams, words)
+            return Anchors(ngrams, np.arange(len(self.train)), words)
         centre = self.features.mean(axis=0)
         scale = self.features.std(axis=0) + 1e-6 if self.standardise else np.ones_like(centre)
-        return Anchors(ngrams, words, unit_rows((self.features - centre) / scale), centre, scale)
+        placed = unit_rows((self.features - centre) / scale)
+        return Anchors(ngrams, np.arange(len(self.train)), words, placed, centre, scale)
 
     def fit(self, choice: Choice, seed: int, encode: Encode | None = None) -> KernelMachine:
         """A machine with the kernel, head and strength of `choice`; its confidence is not yet learnt."""

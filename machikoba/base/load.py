@@ -1,18 +1,18 @@
 """From a name or path to a Transformers folder on this machine, and from there to a model in memory."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from machikoba.base.catalog import Entry, available, catalog
 from machikoba.errors import BaseError, StorageError
+from machikoba.files import digest
 from machikoba.language import _
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -33,9 +33,24 @@ class Base:
     prefix: str = ""
     layers: tuple[str, ...] = ("last",)
     memory_mib: int = 0
+    source: str = ""  # what `find_base` was asked for
+
+    @property
+    def megaflops_per_token(self) -> float:
+        """Multiplications and additions of the blocks for one token, in millions, from the configuration."""
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        hidden, depth = config.get("hidden_size") or config.get("n_embd", 0), config.get("num_hidden_layers", 0)
+        inner = config.get("intermediate_size") or 4 * hidden
+        return 2 * depth * (4 * hidden**2 + (3 if self.kind == "decoder" else 2) * hidden * inner) / 1e6
 
 
 def find_base(name: str, home: Path) -> Base:
+    """The base that `name` means, see `_find`, with `name` kept as its source."""
+    return replace(_find(name, home), source=name)
+
+
+def _find(name: str, home: Path) -> Base:
     """The base that `name` means: a folder, a .gguf file, a name of the catalogue, or a hub id.
 
     Packed weights are converted once into `home`/bases. Raises BaseError: base_not_here, base_unreadable,
@@ -109,13 +124,13 @@ def _describe(name: str, folder: Path, entry: Entry | None) -> Base:
             next=_("Name a folder saved by Transformers, a .gguf file, or one of `machikoba bases`."))
     with _reading(folder):
         kind = entry.kind if entry else _kind(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    digest = _identity(folder, weights)
+    identity = _identity(folder, weights)
     if entry is None:
-        return Base(name, folder, kind, digest, _("unknown: see the model's own card"),
+        return Base(name, folder, kind, identity, _("unknown: see the model's own card"),
                     layers=("last",) if kind == "encoder" else _some_layers(folder))
-    if entry.format == "folder" and entry.sha256 and digest != entry.sha256:
-        raise _changed(name, entry.sha256, digest)
-    return Base(name, folder, kind, digest, entry.licence, entry.notice, entry.prefix,
+    if entry.format == "folder" and entry.sha256 and identity != entry.sha256:
+        raise _changed(name, entry.sha256, identity)
+    return Base(name, folder, kind, identity, entry.licence, entry.notice, entry.prefix,
                 entry.layers if entry.files or kind == "encoder" else _some_layers(folder), entry.memory_mib)
 
 
@@ -128,13 +143,13 @@ def _identity(folder: Path, weights: list[Path]) -> str:
 
     A converted copy may differ between versions of the libraries that wrote it; what it came from does not.
     """
-    digest = _hash(weights)
+    found = digest(*weights)
     if not (folder / SIDECAR).exists():
-        return digest
+        return found
     made = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-    if made["sha256"] != digest:
+    if made["sha256"] != found:
         raise BaseError("base_changed", _("The unpacked model in {folder} is damaged.").format(folder=folder),
-                        expected=f"sha256 {made['sha256']}", found=f"sha256 {digest}",
+                        expected=f"sha256 {made['sha256']}", found=f"sha256 {found}",
                         next=_("Delete that folder; it will be unpacked again."))
     return made["source"]
 
@@ -154,21 +169,12 @@ def _some_layers(folder: Path) -> tuple[str, ...]:
     return (*map(str, chosen), "last")
 
 
-def _hash(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def _converted(home: Path, name: str, sources: list[Path], sha256: str, form: str) -> Path:
     """The converted copy in the cache, made under a temporary name and renamed when it is complete."""
-    digest = _hash(sources)
-    if sha256 and digest != sha256:
-        raise _changed(name, sha256, digest)
-    folder = home / "bases" / f"{name}-{digest[:8]}"
+    found = digest(*sources)
+    if sha256 and found != sha256:
+        raise _changed(name, sha256, found)
+    folder = home / "bases" / f"{name}-{found[:8]}"
     if (folder / "config.json").exists():
         return folder
     draft = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
@@ -183,7 +189,7 @@ def _converted(home: Path, name: str, sources: list[Path], sha256: str, form: st
                 from machikoba.base.gguf import convert
 
                 convert(sources, draft)
-        made = {"source": digest, "sha256": _hash(_weights(draft))}
+        made = {"source": found, "sha256": digest(*_weights(draft))}
         (draft / SIDECAR).write_text(json.dumps(made), encoding="utf-8")
         try:
             draft.rename(folder)

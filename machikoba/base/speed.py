@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
@@ -18,11 +19,12 @@ WORTHWHILE = 1.3  # bfloat16 must be this much faster: it rounds more
 
 @dataclass(frozen=True)
 class Speed:
-    """dtype: "float32" or "bfloat16". reason: why, with the measured figures."""
+    """dtype: "float32" or "bfloat16". reason: why, with the measured figures. gigaflops: of a 512³ product in it."""
 
     dtype: str
     threads: int
     reason: str
+    gigaflops: float
 
 
 def measured_speed(home: Path) -> Speed:
@@ -30,7 +32,7 @@ def measured_speed(home: Path) -> Speed:
     threads = int(os.environ.get("MACHIKOBA_THREADS", 0)) or psutil.cpu_count(logical=False) or os.cpu_count() or 1
     import torch
 
-    key = f"{_processor()}/{threads}/{torch.__version__}/{torch.backends.cpu.get_cpu_capability()}"
+    key = f"{machine()}/{threads}/{torch.__version__}/{torch.backends.cpu.get_cpu_capability()}"
     path = home / "cache" / "speed.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -63,14 +65,18 @@ def _measure(threads: int) -> Speed:
         seconds[dtype] = best
     torch.set_num_threads(before)
     ratio = seconds[torch.float32] / seconds[torch.bfloat16]
+    flops = 2 * SIZE**3 / 1e9
     if ratio >= WORTHWHILE:
-        return Speed("bfloat16", threads, _("bfloat16: measured {ratio} times as fast as float32 on this machine").format(
-            ratio=f"{ratio:.1f}"))
-    return Speed("float32", threads, _("float32: bfloat16 measured only {ratio} times as fast on this machine").format(
-        ratio=f"{ratio:.1f}"))
+        reason = _("bfloat16: measured {ratio} times as fast as float32 on this machine").format(
+            ratio=f"{ratio:.1f}")
+        return Speed("bfloat16", threads, reason, flops / seconds[torch.bfloat16])
+    reason = _("float32: bfloat16 measured only {ratio} times as fast on this machine").format(ratio=f"{ratio:.1f}")
+    return Speed("float32", threads, reason, flops / seconds[torch.float32])
 
 
-def _processor() -> str:
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """The processor's name: what decides, with the versions of the libraries, how numbers are rounded."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

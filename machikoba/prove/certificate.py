@@ -180,6 +180,20 @@ def certificate_chance(confidence: np.ndarray, correct: np.ndarray, n_certify: i
     return float(power(np.floor(n_certify * coverage).astype(int), error, max_error, confidence_level).max())
 
 
+def rows_needed(confidence: np.ndarray, correct: np.ndarray, max_error: float, confidence_level: float) -> int | None:
+    """The fewest certify rows that would earn a certificate with an 80% chance, from out-of-fold confidences.
+
+    Looks at up to 40 coverages; None when the error is not below `max_error` at any of them.
+    """
+    levels, coverage, error = _prefixes(confidence, correct)
+    found = []
+    for i in np.unique(np.linspace(0, len(levels) - 1, 40).astype(int)) if len(levels) else []:
+        answers = answers_needed(float(error[i]), max_error, confidence_level)
+        if answers is not None:
+            found.append(ceil(answers / coverage[i]))
+    return min(found, default=None)
+
+
 def _prefixes(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each distinct confidence, from the highest: threshold below it, coverage, and error among the answered.
 

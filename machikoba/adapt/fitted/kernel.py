@@ -61,9 +61,10 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Kept past messages. words: csr (m, n_ngrams); features: unit rows (m, d) after (raw − centre) / scale, or None."""
+    """Kept past messages. rows: which training rows they are, int (m,). words: csr (m, n_ngrams); features: unit rows (m, d) after (raw − centre) / scale, or None."""
 
     ngrams: Ngrams
+    rows: np.ndarray
     words: csr_matrix
     features: np.ndarray | None = None
     centre: np.ndarray | None = None
@@ -75,7 +76,7 @@ class Anchors:
     def subset(self, rows: np.ndarray) -> Anchors:
         """The anchors at `rows`."""
         features = None if self.features is None else self.features[rows]
-        return Anchors(self.ngrams, self.words[rows], features, self.centre, self.scale)
+        return Anchors(self.ngrams, self.rows[rows], self.words[rows], features, self.centre, self.scale)
 
     def place(self, raw: np.ndarray) -> np.ndarray:
         """Raw features (n, d) of new messages as unit rows in the anchors' space."""
@@ -144,7 +145,7 @@ class KernelMachine:
 
         words = self.anchors.words
         tensors = {
-            "weights": self.weights.astype(np.float32), "prior": self.prior.astype(np.float32),
+            "rows": self.anchors.rows.astype(np.int64), "weights": self.weights.astype(np.float32), "prior": self.prior.astype(np.float32),
             "trust": self.trust.astype(np.float32), "words.idf": self.anchors.ngrams.idf,
             "words.data": words.data.astype(np.float32), "words.indices": words.indices.astype(np.int32),
             "words.indptr": words.indptr.astype(np.int64),
@@ -168,7 +169,7 @@ class KernelMachine:
         shape = (len(tensors["words.indptr"]) - 1, len(tensors["words.idf"]))
         words = csr_matrix((tensors["words.data"], tensors["words.indices"], tensors["words.indptr"]), shape=shape)
         features = tensors["features"].astype(np.float32) if "features" in tensors else None
-        anchors = Anchors(ngrams, words, features, tensors.get("centre"), tensors.get("scale"))
+        anchors = Anchors(ngrams, tensors["rows"], words, features, tensors.get("centre"), tensors.get("scale"))
         return cls(anchors, tensors["weights"], tensors["prior"], tensors["trust"], choice, encode)
 
 

@@ -1,0 +1,59 @@
+"""Why a bundle said what it said: the most alike past messages, and the words that pushed the decision."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from machikoba.engine.runtime import Service
+from machikoba.records.privacy import mask
+from machikoba.tasks.classify import Prediction
+
+# Runs of one script stand for words: Japanese has no spaces, and a segmenter would be one more thing to install.
+_WORD = re.compile(r"[\u4e00-\u9fff々]+[\u3040-\u309f]{0,2}|[\u30a0-\u30ffー]+|[\u3040-\u309f]+|[A-Za-z0-9']+|[^\s]")
+MOST_WORDS = 40
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A past message; likeness: share of the kernel's highest possible value."""
+
+    id: str
+    text: str
+    label: str
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Push:
+    """A word, and how much probability the decision loses without it (negative: gains)."""
+
+    word: str
+    effect: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    prediction: Prediction
+    neighbours: list[Neighbour]
+    words: list[Push]
+
+
+def explain(service: Service, text: str, nearest: int = 3, most_words: int = 6) -> Explanation:
+    """The decision on `text`, its nearest past messages and its most telling words.
+
+    Words are judged by leaving each out and asking again (occlusion), which holds for every rung.
+    """
+    prediction = service.predict([text])[0]
+    likeness = service.machine.likeness([mask(text)[0]]).kernel[0]
+    past = [example for example in service.bundle.examples() if example["set"] == "train"]
+    neighbours = [Neighbour(past[row]["id"], past[row]["text"], past[row]["label"], float(likeness[i]))
+                  for i in np.argsort(-likeness)[:nearest] if (row := service.machine.anchors.rows[i]) < len(past)]
+    spans = [match.span() for match in _WORD.finditer(text)][:MOST_WORDS]
+    texts = [text] + [text[:a] + text[b:] for a, b in spans]
+    probabilities = service.scores(texts).probabilities[:, service.labels.names.index(prediction.label)]
+    pushes = [Push(text[a:b], float(probabilities[0] - without))
+              for (a, b), without in zip(spans, probabilities[1:], strict=True)]
+    pushes.sort(key=lambda push: -abs(push.effect))
+    return Explanation(prediction, neighbours, [push for push in pushes if abs(push.effect) >= 0.005][:most_words])

@@ -1,0 +1,132 @@
+"""The bundle: one folder with all that is needed to serve a tuned model, check it and make it again.
+
+    bundle.json  recipe.toml  examples.jsonl  proof.json  card.md  NOTICE  weights/  MANIFEST.sha256
+
+Written as a draft, flushed and renamed: it is there whole or not at all, and never changed afterwards.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machikoba import files
+from machikoba.errors import BundleError
+from machikoba.language import _
+
+FORMAT = 1
+MANIFEST = "MANIFEST.sha256"
+SUFFIX = ".bundle"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on the disk whose files have been checked. facts: bundle.json."""
+
+    path: Path
+    facts: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
+
+    def proof(self) -> dict[str, Any]:
+        """proof.json."""
+        return json.loads((self.path / "proof.json").read_bytes())
+
+    def examples(self) -> list[dict[str, Any]]:
+        """examples.jsonl: id, set, group, text, label; empty where the file was left out, as in an export."""
+        if not (self.path / "examples.jsonl").exists():
+            return []
+        with (self.path / "examples.jsonl").open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+
+def write_file(folder: Path, name: str, content: bytes | str | Mapping[str, Any]) -> None:
+    """Writes one file of a draft; a mapping becomes JSON. Raises StorageError."""
+    if isinstance(content, Mapping):
+        content = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    path = folder / name
+    with files.storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, content if isinstance(content, bytes) else content.encode("utf-8"))
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest: the hash of every file in `folder`."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [f"{files.digest(folder / name)}  {name}\n" for name in names if name != MANIFEST]
+    write_file(folder, MANIFEST, "".join(lines))
+
+
+def open_bundle(path: Path) -> Bundle:
+    """The bundle at `path`, every byte checked.
+
+    Raises BundleError: bundle_missing, bundle_incomplete, bundle_damaged, bundle_newer.
+    """
+    if not (path / "bundle.json").is_file():
+        raise BundleError("bundle_missing", _("{path} is not a bundle.").format(path=path),
+                          expected=_("a folder made by `machikoba tune`"),
+                          found=_("a folder without bundle.json") if path.is_dir() else _("nothing there"),
+                          next=_("`machikoba bundles` lists those that are here."))
+    try:
+        facts = json.loads((path / "bundle.json").read_bytes())
+        version = int(facts["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, "bundle.json") from error
+    if version > FORMAT:
+        raise BundleError("bundle_newer", _("{path} was made by a newer machikoba.").format(path=path.name),
+                          expected=_("format {n} or older").format(n=FORMAT), found=_("format {n}").format(n=version),
+                          next=_("Update machikoba: pip install --upgrade machikoba"))
+    _check(path)
+    return Bundle(path, facts)
+
+
+def _check(path: Path) -> None:
+    try:
+        listed = (path / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _incomplete(path, MANIFEST) from error
+    names = set()
+    for line in listed:
+        digest, _space, name = line.partition("  ")
+        names.add(name)
+        if not (path / name).is_file():
+            raise _incomplete(path, name)
+        if files.digest(path / name) != digest:
+            raise _damaged(path, name)
+    if "bundle.json" not in names:
+        raise _damaged(path, MANIFEST)
+
+
+def _incomplete(path: Path, name: str) -> BundleError:
+    return BundleError("bundle_incomplete", _("A file of {path} is missing.").format(path=path.name), expected=name,
+                       found=_("nothing there"), next=_("Copy the whole folder again, or tune again."))
+
+
+def _damaged(path: Path, name: str) -> BundleError:
+    return BundleError("bundle_damaged", _("A file of {path} was changed after it was made.").format(path=path.name),
+                       expected=_("the bytes that {manifest} lists").format(manifest=MANIFEST), found=name,
+                       next=_("Copy the whole folder again from where it was made, or tune again."))
+
+
+def find_bundle(name: str, home: Path) -> Path:
+    """The path that `name` means: a path, or the name of a bundle in the home."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    kept = home / "bundles" / (name if name.endswith(SUFFIX) else name + SUFFIX)
+    return kept if kept.exists() else path
+
+
+def list_bundles(home: Path) -> list[Bundle]:
+    """The bundles in the home that can be opened, by name."""
+    found = []
+    for path in sorted((home / "bundles").glob(f"*{SUFFIX}")):
+        try:
+            found.append(open_bundle(path))
+        except BundleError:
+            continue
+    return found

@@ -1,0 +1,57 @@
+"""What a rung will cost, before anything is spent: processor seconds, minutes, memory, yen."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import psutil
+
+from machikoba.adapt.contract import Rung, Train
+from machikoba.adapt.features import FeaturesRung
+from machikoba.settings import Prices
+
+FITS = 6  # five folds and the refit
+# Fitted on bench/results/estimate.json: seconds of one fit on this project's machine, single-threaded arithmetic.
+FIT_SECONDS = {"words": (0.05, 4.5e-4, 2.0e-9), "features": (0.10, 7.0e-4, 7.0e-9)}
+EFFICIENCY = 0.35  # share of the measured matrix speed that a whole model reaches on short messages
+TOKENS_PER_CHARACTER = 0.75  # between Japanese (about 0.7) and other scripts; a prefix adds a few
+PREFIX_TOKENS = 6
+WORDS_MIB = 350
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """cpu_seconds: all cores together; wall_seconds: on the clock; peak_mib: memory of the whole process."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_mib: int
+    yen: float
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def estimate(rung: Rung, train: Train, prices: Prices) -> Estimate:
+    """The cost of judging `rung` on `train` by cross-validation and refitting it."""
+    n, k = len(train), len(train.names)
+    start, per_row, per_square = FIT_SECONDS[rung.name]
+    core = min(n, 2_048)
+    fits = FITS * (start + per_row * n + per_square * core * core * (k + 10))
+    wall, cpu, mib = fits, fits, WORDS_MIB + int(core * core * 40 / 2**20)
+    if isinstance(rung, FeaturesRung):
+        speed = rung.encoder.speed
+        tokens = sum(map(len, train.texts)) * TOKENS_PER_CHARACTER + PREFIX_TOKENS * n
+        reading = tokens * rung.encoder.base.megaflops_per_token / 1e3 / (speed.gigaflops * EFFICIENCY)
+        wall, cpu = wall + reading, cpu + reading * speed.threads
+        mib += rung.encoder.base.memory_mib or _memory(rung)
+    return Estimate(round(cpu, 1), round(wall, 1), mib, round(prices.yen(wall), 3))
+
+
+def _memory(rung: FeaturesRung) -> int:
+    weights = sum(path.stat().st_size for path in rung.encoder.base.folder.glob("*.safetensors"))
+    return 500 + weights * 2 // 2**20  # read as float16, held as up to float32
+
+
+def available_mib() -> int:
+    """Memory that programs could still take on this machine."""
+    return int(psutil.virtual_memory().available // 2**20)
