@@ -11,7 +11,7 @@ from machikoba.records.privacy import mask
 from machikoba.tasks.classify import Prediction
 
 # Runs of one script stand for words: Japanese has no spaces, and a segmenter would be one more thing to install.
-_WORD = re.compile(r"[\u4e00-\u9fff々]+[\u3040-\u309f]{0,2}|[\u30a0-\u30ffー]+|[\u3040-\u309f]+|[A-Za-z0-9']+|[^\s]")
+_WORD = re.compile(r"[\u4e00-\u9fff々]+|[\u30a0-\u30ffー]+|[\u3040-\u309f]+|[A-Za-z0-9']+|[^\s]")
 MOST_WORDS = 40
 
 

@@ -1,0 +1,4 @@
+"""`python -m machikoba` is the command `machikoba`."""
+from machikoba.cli import main
+
+main()

@@ -1,0 +1,82 @@
+"""What commands print: plain lines for people, one object for programs, errors in one shape, progress on a terminal."""
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from machikoba.errors import MachikobaError
+from machikoba.language import _
+from machikoba.tune.ladder import Say
+
+
+class Mode:
+    """How this process prints; set once by the command's --json."""
+
+    json = False
+
+
+def show(lines: list[str]) -> None:
+    """Plain lines on standard output, unless --json was given."""
+    if not Mode.json:
+        print("\n".join(lines), flush=True)
+
+
+def result(value: dict[str, Any], lines: list[str]) -> None:
+    """The result: one JSON object with --json, else the lines."""
+    if Mode.json:
+        print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    else:
+        show(lines)
+
+
+def fail(error: MachikobaError) -> int:
+    """Prints an error in the one shape; returns its exit code."""
+    if Mode.json:
+        print(json.dumps({"error": error.to_dict()}, ensure_ascii=False))
+        return error.exit_code
+    lines = [_("Problem: {message}").format(message=error.message)]
+    if error.expected:
+        lines.append(_("  expected: {text}").format(text=error.expected))
+    if error.found:
+        lines.append(_("  found:    {text}").format(text=error.found))
+    if error.next:
+        lines.append(_("  do this:  {text}").format(text=error.next))
+    print("\n".join(lines), file=sys.stderr)
+    return error.exit_code
+
+
+def interrupted() -> int:
+    """Says that the user stopped the run; returns the shell's exit code for it."""
+    message = _("Stopped. Nothing half-done was left behind.")
+    if Mode.json:
+        print(json.dumps({"error": {"code": "interrupted", "message": message, "expected": "", "found": "", "next": ""}},
+                         ensure_ascii=False))
+    else:
+        print("\n" + message, file=sys.stderr)
+    return 130
+
+
+@contextmanager
+def progress() -> Iterator[Say]:
+    """A progress bar on a terminal; elsewhere silence."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    names = {"words": _("words"), "features": _("words and open model"), "reading": _("open model reads"),
+             "packing": _("packing and testing")}
+    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+                  TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        bars: dict[str, Any] = {}
+
+        def say(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = bar.add_task(names.get(what, what), total=total)
+            bar.update(bars[what], completed=done, total=total)
+
+        yield say
