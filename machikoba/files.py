@@ -16,11 +16,10 @@ from machikoba.language import _
 
 def write(path: Path, data: bytes) -> None:
     """Writes `data` and waits until the disk has it. Raises StorageError."""
-    with storing(path):
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with storing(path), path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -63,7 +62,7 @@ def draft_folder(target: Path) -> Iterator[Path]:
         for folder in [draft, *(path for path in draft.rglob("*") if path.is_dir())]:
             sync_folder(folder)
         with storing(target):
-            os.rename(draft, target)
+            draft.rename(target)
         sync_folder(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -80,7 +79,7 @@ def draft_file(target: Path) -> Iterator[Path]:
         with storing(target):
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(draft, target)
+            draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
 

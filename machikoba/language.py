@@ -9,7 +9,7 @@ import io
 import locale
 import os
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 
 LANGUAGES = ("ja", "en")
@@ -31,7 +31,7 @@ def use_language(name: str | None) -> None:
     _chosen.set(name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _catalogue(name: str) -> gettext.NullTranslations:
     if name == "en":
         return gettext.NullTranslations()

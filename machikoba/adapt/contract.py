@@ -55,7 +55,10 @@ class Fitted(Protocol):
 class Rung(Protocol):
     """One way to adapt a base to the task. `base` is None where no model is needed."""
 
-    name: str
-    base: str | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def base(self) -> str | None: ...
 
     def fit(self, train: Train, seed: int = 0) -> Fitted: ...

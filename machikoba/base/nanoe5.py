@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def read(path: Path) -> Packed:
 
     def take(layout: str) -> tuple:
         nonlocal at
-        values = struct.unpack_from("<" + layout, raw, at)
+        values = struct.unpack("<" + layout, raw[at:at + struct.calcsize("<" + layout)].tobytes())
         at += struct.calcsize("<" + layout)
         return values
 
@@ -91,7 +92,7 @@ def read(path: Path) -> Packed:
     at += 4 * n_pieces
     blob = raw[at:at + blob_bytes].tobytes()
     at += blob_bytes
-    pieces = [blob[a:b].decode("utf-8") for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    pieces = [blob[a:b].decode("utf-8") for a, b in pairwise(offsets)]
     n_normal, _bytes = take("iI")
     normal = {}
     for _ in range(n_normal):

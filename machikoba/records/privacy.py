@@ -20,11 +20,11 @@ NEAR = 20  # characters between a My Number word and a 12-digit number
 _HYPHEN = r"[-‐-―−ー－ｰ]"
 _SEPARATOR = rf"(?:{_HYPHEN}|[\s()（）])"
 _KANJI = r"[\u4e00-\u9fff々]"
-_NOT_NAMES = ("皆", "お客", "客", "子", "父", "母", "奥", "旦那", "主人", "何", "係", "女将", "支配人", "担当", "責任者", "宿泊者", "利用者",
-              "会員", "両親", "夫婦", "家族", "業者", "会社", "団体", "先方", "貴社", "御社", "王", "神", "仏", "姫", "爺", "婆", "兄", "姉",
-              "弟", "妹", "孫", "赤", "嫁", "婿", "娘", "息", "同", "板前", "仲居", "運転手", "料理長", "店長", "社長", "部長", "課長", "先生",
-              "様", "大人", "男", "女", "者", "方", "宿", "人", "名", "達", "連", "沢山", "多", "相手", "友", "隣", "別", "他", "各", "全",
-              "一同", "貴", "員", "館", "店", "屋", "室")
+# Words that stand before 様 and さま without being a name.
+_NOT_NAMES = tuple(
+    "皆 お客 客 子 父 母 奥 旦那 主人 何 係 女将 支配人 担当 責任者 宿泊者 利用者 会員 両親 夫婦 家族 業者 会社 団体 先方 貴社 御社 王 神 仏 姫 爺 婆 "
+    "兄 姉 弟 妹 孫 赤 嫁 婿 娘 息 同 板前 仲居 運転手 料理長 店長 社長 部長 課長 先生 様 大人 男 女 者 方 宿 人 名 達 連 沢山 多 相手 友 隣 別 他 各 全 "
+    "一同 貴 員 館 店 屋 室".split())
 _PATTERNS = [
     ("mail", re.compile(r"[A-Za-z0-9._%+-]+[@＠][A-Za-z0-9.-]+\.[A-Za-z]{2,}")),
     ("line_id", re.compile(r"(?:LINE|ライン)\s*ID\s*[:：は]?\s*([A-Za-z0-9._-]{4,20})", re.I)),
@@ -36,8 +36,8 @@ _PATTERNS = [
     ("twelve_digits", re.compile(rf"(?<!\d)\d{{4}}{_SEPARATOR}?\d{{4}}{_SEPARATOR}?\d{{4}}(?!\d)")),
     ("postal_code", re.compile(rf"(?:〒\s*|郵便番号\s*[:：は]?\s*)(\d{{3}}{_HYPHEN}?\d{{4}})(?!\d)|"
                                rf"(?<!\d)(\d{{3}}{_HYPHEN}\d{{4}})(?=\s*(?:北海道|東京都|(?:京都|大阪)府|{_KANJI}{{2,3}}県))")),
-    ("address", re.compile(rf"(?:北海道|東京都|(?:京都|大阪)府|{_KANJI}{{2,3}}県)[^\s、。,\d]{{1,12}}?[市区町村郡][^\s、。,]{{0,20}}?"
-                           rf"\d{{1,4}}(?:丁目|番地?|号|{_HYPHEN}\d{{1,4}}){{1,3}}(?:\d{{1,4}}(?:番地?|号)?|{_HYPHEN}\d{{1,4}})*")),
+    ("address", re.compile(rf"(?:北海道|東京都|(?:京都|大阪)府|{_KANJI}{{2,3}}県)[^\s、。,\d]{{1,12}}?[市区町村郡]"
+                           rf"[^\s、。,]{{0,20}}?\d{{1,4}}(?:丁目|番地?|号|{_HYPHEN}\d{{1,4}}){{1,3}}(?:\d{{1,4}}(?:番地?|号)?|{_HYPHEN}\d{{1,4}})*")),
     ("name", re.compile(rf"(?:名前は|氏名\s*[:：は]|私は|予約者\s*[:：は]|代表者\s*[:：は])\s*({_KANJI}{{1,3}}[\s　]?"
                         rf"(?:{_KANJI}{{1,3}}|[\u30a0-\u30ff]{{2,8}}|[\u3040-\u309f]{{2,4}})?)(?=です|と申|と言|といい|、|。|$|\n|様)")),
     ("name", re.compile(rf"({_KANJI}{{1,3}}[\s　]?{_KANJI}{{0,3}})(?=と申します|と申し|と申す)")),
@@ -150,7 +150,7 @@ def refuse_my_number(columns: Sequence[str], rows: Sequence[tuple[int, Sequence[
             if len(cell) < 12 or not _DIGIT.search(cell):
                 continue
             plain = _narrow(cell)
-            numbers = [m for m in _TWELVE.finditer(plain)]
+            numbers = list(_TWELVE.finditer(plain))
             if not numbers:
                 continue
             words = list(_MY_NUMBER.finditer(plain))

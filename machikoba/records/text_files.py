@@ -134,10 +134,9 @@ def _json_lines(source: Source, encoding: str) -> Table:
                 yield number, value
 
     columns: dict[str, None] = {}
-    n = 0
-    for n, (_number, value) in enumerate(objects(), start=1):
+    for _number, value in objects():
         columns.update(dict.fromkeys(value))
-    if not n:
+    if not columns:
         raise DataError("file_empty", _("{where} is empty.").format(where=source.where()), expected=_("a table with a header"),
                         found=_("no filled cell"), next=_("Choose the file that holds the inquiries."))
 

@@ -102,7 +102,7 @@ def judge(step: Tried, train: Train, labels: Labels, options: Options, prices: P
             continue
         with arithmetic(len(inside)):
             fitted = step.rung.fit(train.subset(inside), options.seed)
-            scores = fitted.predict([train.texts[i] for i in outside])
+            scores = fitted.predict([train.texts[int(i)] for i in outside])
         probabilities[outside], trust[outside] = scores.probabilities, scores.confidence
     say(step.rung.name, FOLDS, FOLDS)
     scores = Scores(probabilities, trust)

@@ -133,7 +133,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
             "rung": chosen.rung.name, "ladder": [step.to_dict() for step in tried], "test": evidence["test"],
             "certificate": certificate.to_dict() | level if certificate else None,
             "attempt": evidence["attempt"], "time_order": _time_order(plan, train_rows, chosen, options),
-            "sets": {name: int(len(plan.rows(name))) for name in ("train", "certify", "test", "none")},
+            "sets": {name: len(plan.rows(name)) for name in ("train", "certify", "test", "none")},
             "status": "qualified" if certificate else "apprentice", "cost": charged}
         write_file(draft, "proof.json", {**summary, "bundle": target.name, "certify_rows": evidence["certify_rows"],
                                          "made": started.isoformat(timespec="seconds")})
@@ -178,7 +178,7 @@ def _labels(records: Records, options: Options) -> Labels:
 
     none = named(options.none_label, "none-label") if options.none_label is not None else None
     never = tuple(dict.fromkeys(named(name, "never-automatic") for name in options.never_automatic))
-    small = sorted((label for label in counts if counts[label] < LEAST_PER_LABEL and label != none))
+    small = sorted(label for label in counts if counts[label] < LEAST_PER_LABEL and label != none)
     if small:
         rows = {label: [e.row for e in records.examples if e.label == label] for label in small}
         raise DataError(

@@ -61,7 +61,11 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Kept past messages. rows: which training rows they are, int (m,). words: csr (m, n_ngrams); features: unit rows (m, d) after (raw − centre) / scale, or None."""
+    """Kept past messages.
+
+    rows: which training rows they are, int (m,). words: csr (m, n_ngrams). features: unit rows (m, d) made of
+    (raw − centre) / scale, or None for the rung `words`.
+    """
 
     ngrams: Ngrams
     rows: np.ndarray
@@ -145,7 +149,8 @@ class KernelMachine:
 
         words = self.anchors.words
         tensors = {
-            "rows": self.anchors.rows.astype(np.int64), "weights": self.weights.astype(np.float32), "prior": self.prior.astype(np.float32),
+            "rows": self.anchors.rows.astype(np.int64),
+            "weights": self.weights.astype(np.float32), "prior": self.prior.astype(np.float32),
             "trust": self.trust.astype(np.float32), "words.idf": self.anchors.ngrams.idf,
             "words.data": words.data.astype(np.float32), "words.indices": words.indices.astype(np.int32),
             "words.indptr": words.indptr.astype(np.int64),
