@@ -91,7 +91,7 @@ def _guess_label(columns: Sequence[str], rows: Sequence[Sequence[str]], text: st
         rank = _rank(name, LABEL_WORDS)
         if name == text or not values:
             continue
-        repeated = 2 <= distinct <= min(MOST_LABELS, max(2, len(values) // 2))
+        repeated = 2 <= distinct <= min(MOST_LABELS, max(3, 7 * len(values) // 10))
         if rank < len(LABEL_WORDS) and (repeated or distinct == 1):
             candidates.append((rank, name, _("its name says so")))
     return Column(*min(candidates)[1:]) if candidates else None

@@ -20,11 +20,14 @@ NEAR = 20  # characters between a My Number word and a 12-digit number
 _HYPHEN = r"[-‐-―−ー－ｰ]"
 _SEPARATOR = rf"(?:{_HYPHEN}|[\s()（）])"
 _KANJI = r"[\u4e00-\u9fff々]"
-# Words that stand before 様 and さま without being a name.
-_NOT_NAMES = tuple(
-    "皆 お客 客 子 父 母 奥 旦那 主人 何 係 女将 支配人 担当 責任者 宿泊者 利用者 会員 両親 夫婦 家族 業者 会社 団体 先方 貴社 御社 王 神 仏 姫 爺 婆 "
-    "兄 姉 弟 妹 孫 赤 嫁 婿 娘 息 同 板前 仲居 運転手 料理長 店長 社長 部長 課長 先生 様 大人 男 女 者 方 宿 人 名 達 連 沢山 多 相手 友 隣 別 他 各 全 "
-    "一同 貴 員 館 店 屋 室".split())
+# Words that stand before 様 and さま without being a name, and characters that names do not begin with.
+_NOT_NAMES = (
+    "お客", "旦那", "主人", "女将", "支配人", "担当", "責任者", "宿泊者", "利用者", "会員", "両親", "夫婦", "家族",
+    "業者", "会社", "団体", "先方", "貴社", "御社", "板前", "仲居", "運転手", "料理長", "店長", "社長", "部長",
+    "課長", "先生", "大人", "男性", "女性", "沢山", "相手", "一同", "親戚", "子供", "兄弟", "姉妹", "祖父", "祖母",
+    "奥", "婦人", "王",
+)
+_NOT_FIRST = "皆何各全同御貴両諸当"
 _PATTERNS = [
     ("mail", re.compile(r"[A-Za-z0-9._%+-]+[@＠][A-Za-z0-9.-]+\.[A-Za-z]{2,}")),
     ("line_id", re.compile(r"(?:LINE|ライン)\s*ID\s*[:：は]?\s*([A-Za-z0-9._-]{4,20})", re.I)),
@@ -111,7 +114,7 @@ def _is(kind: str, found: str) -> bool:
     if kind == "twelve_digits":
         return my_number_valid(digits)
     if kind == "name":
-        return not any(word in found for word in _NOT_NAMES)
+        return found[0] not in _NOT_FIRST and not any(word in found for word in _NOT_NAMES)
     return True
 
 

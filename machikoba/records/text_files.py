@@ -19,6 +19,7 @@ _NAMES = {"utf-8-sig": "UTF-8 (BOM)", "utf-8": "UTF-8", "cp932": "CP932 (Shift_J
           "utf-16": "UTF-16"}
 _JAPANESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff、。「」ー々\u3000！-～]")
 _ODD = re.compile(r"[\uff61-\uff9f\u0080-\u00ff\ue000-\uf8ff]")  # half-width kana in a row is what EUC-JP read as CP932 gives
+_UNASSIGNED = re.compile("[\x80\xa0\uf8f0-\uf8f3]")  # what CP932 makes of bytes that no text has
 csv.field_size_limit(256 << 20)  # our own, clearer limit of a cell comes first
 
 
@@ -78,7 +79,8 @@ def _decodes(path: Path, codec: str) -> bool:
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
-                decoder.decode(block)
+                if _UNASSIGNED.search(decoder.decode(block)):
+                    return False
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False

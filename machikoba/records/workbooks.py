@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ def open_workbook(path: Path, sheet: str | None) -> Table:
     """The table on `sheet`, or on the first sheet that holds anything. Raises DataError."""
     _refuse_bomb(path)
     try:
-        book = CalamineWorkbook.from_path(str(path))
+        book = CalamineWorkbook.from_filelike(io.BytesIO(path.read_bytes()))  # the kind by content, not by name
     except PasswordError as error:
         raise _protected(path) from error
     except (CalamineError, OSError, ValueError) as error:
