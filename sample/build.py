@@ -1,7 +1,7 @@
 """Writes the sample town's records: an Excel file and its CP932 twin, the same bytes each time.
 
-`messages.tsv` holds whole messages, `sentences.tsv` the wishes of the other kinds; both are written by hand for this
-repository and invented. A wish becomes one to four messages: as mail, web form, phone memo or LINE, with invented
+`messages_*.tsv` hold whole messages, `sentences.tsv` the wishes of kinds with too few of them; all are written by hand
+for this repository and invented. A wish becomes one to four messages: as mail, web form, phone memo or LINE, with invented
 names and dates, greetings, second wishes, typing errors, emoji and mixed widths.
 """
 from __future__ import annotations
@@ -22,10 +22,10 @@ HEADERS = ("受付番号", "受付日", "受付方法", "問い合わせ内容",
 STAMP = (2026, 4, 1, 0, 0, 0)
 # How many messages of each kind, and the share of them in the second year: the town changes.
 KINDS = {
-    "空室・予約": (210, 0.50), "予約の変更・取消": (165, 0.46), "温泉・貸切風呂": (165, 0.58), "売店・通販": (150, 0.55),
-    "部屋・設備": (130, 0.52), "送迎・アクセス": (130, 0.48), "料金・支払い": (115, 0.56), "日帰り入浴": (110, 0.60),
-    "子ども・バリアフリー": (95, 0.54), "食事・アレルギー": (90, 0.55), "苦情・ご意見": (80, 0.62), "忘れ物": (75, 0.47),
-    "その他": (60, 0.55)}
+    "空室・予約": (280, 0.50), "温泉・貸切風呂": (240, 0.58), "予約の変更・取消": (225, 0.46), "部屋・設備": (195, 0.52),
+    "送迎・アクセス": (195, 0.48), "料金・支払い": (165, 0.56), "日帰り入浴": (165, 0.60), "売店・通販": (150, 0.55),
+    "子ども・バリアフリー": (150, 0.54), "食事・アレルギー": (135, 0.55), "忘れ物": (130, 0.47), "苦情・ご意見": (115, 0.62),
+    "その他": (105, 0.55)}
 CHANNELS = {"p": ("メール", "フォーム"), "c": ("LINE",), "m": ("電話メモ",), "e": ("メール", "フォーム"), "z": ("フォーム",)}
 NAMES = ("霧島", "江川", "汐見", "三枝", "早瀬", "柚木", "久我", "真壁", "瀬能", "若林", "小日向", "遠野", "六角", "志村", "白石", "葛西")
 STAFF = ("水谷", "雨宮", "桐原", "", "浜野", "")
@@ -56,11 +56,13 @@ def main() -> None:
 
 def _rows(draw: random.Random) -> list[tuple[date, str, str, str]]:
     wishes = _sentences()
-    whole = [line.split("\t") for line in (HERE / "messages.tsv").read_text(encoding="utf-8").splitlines() if line]
+    whole = [line.split("\t") for path in sorted(HERE.glob("messages_*.tsv"))
+             for line in path.read_text(encoding="utf-8").splitlines() if line]
     rows, seen = [], set()
     for kind, (wanted, late_share) in KINDS.items():
         written = [(channel, period, text.replace("\\n", "\n")) for k, channel, period, text in whole if k == kind]
         made = [(channel, _day(draw, period, late_share), text) for channel, period, text in written[:wanted]]
+        seen.update(unicodedata.normalize("NFKC", text) for _channel, _day_, text in made)
         order: list[tuple[str, str, str]] = []
         while len(made) < wanted:
             if not order:

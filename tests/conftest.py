@@ -14,6 +14,7 @@ settings.register_profile("default", max_examples=60, deadline=None)
 settings.load_profile("default")
 
 ROOT = Path(__file__).resolve().parent.parent
+ENDINGS = ["はありますか", "を教えてください", "について知りたいです", "の件です", "はどうですか", "お願いします"]
 WORDS = {
     "parking": "車 駐車場 停める 台 無料 大型 バイク 屋根 満車 出し入れ",
     "food": "朝食 夕食 料理 アレルギー 献立 魚 肉 弁当 量 時間",
@@ -46,8 +47,9 @@ def messages(n: int, seed: int = 0, noise: float = 0.0) -> list[tuple[str, str]]
     for i in range(n):
         kind = names[i % len(names)]
         words = draw.choice(WORDS[kind].split(), size=3)
-        ending = draw.choice(["はありますか", "を教えてください", "について知りたいです", "の件です", "はどうですか", "お願いします"])
-        text = "".join(words) + str(ending) + "".join(chr(0x4E00 + int(c)) for c in draw.integers(0, 20_000, 6))
+        ending = draw.choice(ENDINGS)
+        tail = "".join(chr(0x4E00 + int(c)) for c in draw.integers(0, 20_000, 6))
+        text = "".join(words) + str(ending) + tail
         rows.append((text, names[int(draw.integers(4))] if draw.random() < noise else kind))
     return rows
 
@@ -66,14 +68,16 @@ def inquiries(tmp_path: Path) -> Path:
 def save_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    characters = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *sorted({c for words in WORDS.values() for c in words if c != " "})]
+    known = sorted({c for words in WORDS.values() for c in words if c != " "})
+    characters = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *known]
     tokenizer = Tokenizer(models.WordLevel({c: i for i, c in enumerate(characters)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]", "model_max_length": 64}')
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]",'
+        ' "model_max_length": 64}')
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from machikoba.records.read import open_table, read
 from machikoba.records.table import MAX_TEXT_CHARACTERS
 
 JAPANESE = "受付日,問い合わせ内容,分類\n2024-04-01,駐車場はありますか,駐車場\n2024-04-02,朝食は何時からですか,食事\n"
-cells = st.text(st.characters(codec="cp932", exclude_characters="\0\r\x1a\x80\xa0¢£¬‖−〜\uf8f0\uf8f1\uf8f2\uf8f3"), min_size=1, max_size=20)
+cells = st.text(
+    st.characters(codec="cp932", exclude_characters="\0\r\x1a\x80\xa0¢£¬‖−〜\uf8f0\uf8f1\uf8f2\uf8f3"), min_size=1, max_size=20)
 
 
 def save(path: Path, content: bytes | str) -> Path:
