@@ -25,7 +25,6 @@ RIDGE_STRENGTHS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0)
 LOGISTIC_STRENGTHS = (3.0, 10.0)  # inverse: larger is weaker
 LOG_LOSS_SHARE = 0.1
 FIRST = Choice(words=0.2, gamma=2.0, strength=1.0)  # the kernel with which layers are compared
-HIDDEN_PARTS = 5  # parts of the labels, each hidden in turn to see how strangers look
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def learn(train: Train, layers: Mapping[str, np.ndarray] | None, seed: int, stan
     choice = replace(choice, reason=reason)
     everything = Rows(train, None if layers is None else layers[layer], standardise)
     machine = everything.fit(choice, seed, encoders[layer] if encoders else None)
-    machine.trust = _trust(rows, made, scores, choice, seed)
+    machine.trust = _trust(rows, made, scores, choice)
     return machine
 
 
@@ -200,28 +199,12 @@ def _best_layer(train: Train, layers: Mapping[str, np.ndarray], seed: int, stand
     return min(losses, key=lambda name: losses[name]), f"; layers: {compared}"
 
 
-def _trust(rows: Rows, made: list[Fold], scores: np.ndarray, choice: Choice, seed: int) -> np.ndarray:
-    """Learns the confidence from held-out rows and from strangers: rows of labels that a machine never saw."""
+def _trust(rows: Rows, made: list[Fold], scores: np.ndarray, choice: Choice) -> np.ndarray:
+    """Learns the confidence from held-out rows: when is the likeliest real label right?"""
     held_out = np.concatenate([fold.held_out for fold in made])
     nearest = np.concatenate([fold.likeness(choice).nearest() for fold in made])
     real = scores.copy()
     if choice.none is not None:
         real[:, choice.none] = -np.inf
     right = real.argmax(axis=1) == rows.train.labels[held_out]
-    inputs = trust_inputs(scores, nearest, choice)
-    return fit_trust(inputs, right, _strangers(rows, choice, seed, inputs.shape[1])).astype(np.float32)
-
-
-def _strangers(rows: Rows, choice: Choice, seed: int, n_inputs: int) -> np.ndarray:
-    """Confidence inputs (s, n_inputs) of rows whose label the machine was kept from learning; none under 4 labels."""
-    labels = rows.train.labels
-    present = [label for label in np.unique(labels) if label != rows.train.none]
-    if len(present) < 4:
-        return np.zeros((0, n_inputs))
-    found = []
-    for hidden in np.array_split(np.random.default_rng(seed).permutation(present), min(HIDDEN_PARTS, len(present) // 2)):
-        is_hidden = np.isin(labels, hidden)
-        fold = make_fold(rows, np.flatnonzero(~is_hidden), np.flatnonzero(is_hidden))
-        (scores,) = fold.scores([replace(choice, head="ridge", strength=min(choice.strength, 1.0))])
-        found.append(trust_inputs(scores, fold.likeness(choice).nearest(), choice))
-    return np.concatenate(found)
+    return fit_trust(trust_inputs(scores, nearest, choice), right).astype(np.float32)

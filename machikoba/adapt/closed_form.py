@@ -63,28 +63,25 @@ def temperature(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(np.exp(best.x)), float(best.fun)
 
 
-def fit_trust(inputs: np.ndarray, right: np.ndarray, strangers: np.ndarray) -> np.ndarray:
+def fit_trust(inputs: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Weights of the confidence, from rows that the machine had not seen.
 
-    inputs (n, q) as of `trust_inputs`; right (n,) bool: the likeliest real label was the true one. strangers (s, q): rows
-    of labels that the machine was kept from learning, as a stand-in for messages unlike all training data; they weigh
-    half as much as the n rows together. A logistic regression whose weights stay at zero or above (more likeness never
-    lowers trust) and are drawn towards equal ones.
+    inputs (n, q) as of `trust_inputs`; right (n,) bool: the likeliest real label was the true one. A logistic regression
+    whose weights stay at zero or above (more likeness never lowers trust) and are drawn towards equal ones, so that with
+    few mistakes to learn from likeness still counts.
     """
-    both = np.concatenate([inputs, strangers])
-    sign = np.concatenate([np.where(right, 1.0, -1.0), np.full(len(strangers), -1.0)])
-    weight = np.concatenate([np.ones(len(inputs)), np.full(len(strangers), len(inputs) / 2 / max(len(strangers), 1))])
-    middle, scale = both.mean(axis=0), both.std(axis=0) + 1e-6
-    standard = (both - middle) / scale
-    n_inputs = both.shape[1]
+    sign = np.where(right, 1.0, -1.0)
+    middle, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    standard = (inputs - middle) / scale
+    n_inputs = inputs.shape[1]
     start = np.append(np.full(n_inputs, 1.0 / n_inputs), 0.0)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         margin = sign * (standard @ weights[:-1] + weights[-1])
-        slack = weight * sign / (1.0 + np.exp(np.clip(margin, -30, 30)))
+        slack = sign / (1.0 + np.exp(np.clip(margin, -30, 30)))
         pull = weights - start
         pull[-1] = 0.0
-        value = (weight * np.logaddexp(0.0, -margin)).sum() + 2.0 * (pull**2).sum()
+        value = np.logaddexp(0.0, -margin).sum() + 2.0 * (pull**2).sum()
         return value, np.append(-slack @ standard, -slack.sum()) + 4.0 * pull
 
     bounds = [(0.0, None)] * n_inputs + [(None, None)]

@@ -47,7 +47,8 @@ def explained_lines(explanation: Explanation) -> list[str]:
         lines.append(_("like     {text} → {label} ({likeness})").format(
             text=past.text.replace("\n", " ")[:80], label=past.label, likeness=f"{past.likeness:.2f}"))
     for word in explanation.words:
-        lines.append(_("word     {word}: {effect}").format(word=word.word, effect=f"{word.effect:+.2f}"))
+        lines.append((_("for      {word} ({effect})") if word.effect > 0 else _("against  {word} ({effect})")).format(
+            word=word.word, effect=f"{word.effect:+.2f}"))
     return lines
 
 

@@ -73,7 +73,7 @@ def _test_lines(summary: dict[str, Any]) -> list[str]:
             n=certificate["n"], answered=certificate["answered"], wrong=certificate["wrong"]))
         lines.append(_("         → on messages like these, at most {error} of the answers are wrong ({level} confidence)").format(
             error=_percent(certificate["max_error"]), level=_percent(certificate["confidence"])))
-        lines.append(_("people   about {share} go to a person; every correction becomes an example").format(
+        lines.append(_("people   about {share} go to a person").format(
             share=_percent(1 - certificate["coverage"])))
     else:
         lines.append(_("check    apprentice: a person confirms every answer, because {why}").format(

@@ -13,6 +13,7 @@ from machikoba.tasks.classify import Prediction
 # Runs of one script stand for words: Japanese has no spaces, and a segmenter would be one more thing to install.
 _WORD = re.compile(r"[\u4e00-\u9fff々]+|[\u30a0-\u30ffー]+|[\u3040-\u309f]+|[A-Za-z0-9']+|[^\s]")
 MOST_WORDS = 40
+LEAST_EFFECT = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Push:
-    """A word, and how much probability the decision loses without it (negative: gains)."""
+    """A word, and how much of its lead over the next label the decision loses without it (negative: gains).
+
+    The lead of raw scores, where a clear case has about 1, and not probability: a decision that two words each carry
+    alone loses no probability with either of them.
+    """
 
     word: str
     effect: float
@@ -46,14 +51,16 @@ def explain(service: Service, text: str, nearest: int = 3, most_words: int = 6) 
     Words are judged by leaving each out and asking again (occlusion), which holds for every rung.
     """
     prediction = service.predict([text])[0]
-    likeness = service.machine.likeness([mask(text)[0]]).kernel[0]
-    past = [example for example in service.bundle.examples() if example["set"] == "train"]
-    neighbours = [Neighbour(past[row]["id"], past[row]["text"], past[row]["label"], float(likeness[i]))
-                  for i in np.argsort(-likeness)[:nearest] if (row := service.machine.anchors.rows[i]) < len(past)]
     spans = [match.span() for match in _WORD.finditer(text)][:MOST_WORDS]
-    texts = [text] + [text[:a] + text[b:] for a, b in spans]
-    probabilities = service.scores(texts).probabilities[:, service.labels.names.index(prediction.label)]
-    pushes = [Push(text[a:b], float(probabilities[0] - without))
-              for (a, b), without in zip(spans, probabilities[1:], strict=True)]
+    without_each = [text[:a] + text[b:] for a, b in spans]
+    likeness = service.machine.likeness([mask(one)[0] for one in (text, *without_each)])
+    alike = likeness.kernel[0]
+    past = [example for example in service.bundle.examples() if example["set"] == "train"]
+    neighbours = [Neighbour(past[row]["id"], past[row]["text"], past[row]["label"], float(alike[i]))
+                  for i in np.argsort(-alike)[:nearest] if (row := service.machine.anchors.rows[i]) < len(past)]
+    scores = service.machine.raw_scores(likeness)
+    label = service.labels.names.index(prediction.label)
+    leads = scores[:, label] - np.delete(scores, label, axis=1).max(axis=1)
+    pushes = [Push(text[a:b], float(leads[0] - without)) for (a, b), without in zip(spans, leads[1:], strict=True)]
     pushes.sort(key=lambda push: -abs(push.effect))
-    return Explanation(prediction, neighbours, [push for push in pushes if abs(push.effect) >= 0.005][:most_words])
+    return Explanation(prediction, neighbours, [push for push in pushes if abs(push.effect) >= LEAST_EFFECT][:most_words])

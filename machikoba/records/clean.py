@@ -6,12 +6,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
 # Look-alikes that NFKC leaves apart and that Japanese input methods and CP932 converters mix up.
 _LOOKALIKES = str.maketrans({"〜": "~", "∼": "~", "˜": "~", "−": "-", "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-"})
 _SPACES = re.compile(r"\s+")
+_LONG_VOWEL_AS_HYPHEN = re.compile(r"(?<=\d)ー+(?=\d)")  # 090ー1234; between kana it is a sound and stays
 
 SIMILAR = 0.8  # Jaccard likeness of character 3-grams from which two texts count as near duplicates
 _GRAM = 3
@@ -22,7 +24,8 @@ _ROWS_AT_A_TIME = 20_000  # bounds the memory of the 32 hashed copies
 
 def normalise(text: str) -> str:
     """The form in which texts and labels are compared: NFKC, look-alike dashes, lower case, single spaces."""
-    return _SPACES.sub(" ", unicodedata.normalize("NFKC", text).translate(_LOOKALIKES).casefold()).strip()
+    plain = unicodedata.normalize("NFKC", text).translate(_LOOKALIKES).casefold()
+    return _SPACES.sub(" ", _LONG_VOWEL_AS_HYPHEN.sub("-", plain)).strip()
 
 
 def example_ids(texts: Sequence[str]) -> list[str]:
@@ -53,17 +56,25 @@ def canonical_labels(labels: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def skeleton(text: str) -> str:
     """The letters of a text only, so that "2人分です。" and "3人分です!" are one."""
-    return "".join(character for character in normalise(text) if unicodedata.category(character)[0] == "L"
-                   or character in "ーー々")
+    return "".join(character for character in normalise(text) if _is_letter(character))
+
+
+@cache
+def _is_letter(character: str) -> bool:
+    """Letters and the vowel signs that other scripts write as marks; not the marks that only dress an emoji."""
+    kind = unicodedata.category(character)
+    return kind[0] == "L" or (kind in ("Mn", "Mc") and not "\ufe00" <= character <= "\ufe0f")
 
 
 def near_duplicate_links(texts: Sequence[str]) -> np.ndarray:
     """Pairs (i, j), i < j, int (m, 2), of near duplicates: enough of them to connect every group that was found.
 
-    Equal skeletons are always linked; others when the Jaccard likeness of their 3-grams is at least 0.8. Candidates
-    come from MinHash (Broder 1997) in bands; each pair is then checked exactly.
+    Equal skeletons are always linked (texts without any letter: equal normal forms); skeletons of three letters or
+    more also when the Jaccard likeness of their 3-grams is at least 0.8. Candidates come from MinHash (Broder 1997) in
+    bands; each pair is then checked exactly.
     """
-    keys = [skeleton(text) or normalise(text) for text in texts]
+    skeletons = [skeleton(text) for text in texts]
+    keys = [bare or normalise(text) for bare, text in zip(skeletons, texts, strict=True)]
     first: dict[str, int] = {}
     links = []
     for i, key in enumerate(keys):
@@ -71,7 +82,7 @@ def near_duplicate_links(texts: Sequence[str]) -> np.ndarray:
             links.append((first[key], i))
         else:
             first[key] = i
-    rows = np.array([i for key, i in first.items() if len(key) >= _GRAM], dtype=np.int64)
+    rows = np.array([i for i in first.values() if len(skeletons[i]) >= _GRAM], dtype=np.int64)
     if len(rows) > 1:
         links += _similar([keys[i] for i in rows], rows)
     return np.array(sorted(links), dtype=np.int64).reshape(-1, 2)

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import numpy as np
@@ -12,8 +14,11 @@ import numpy as np
 Set = Literal["train", "certify", "test", "none"]
 DATED_SHARE = 0.9  # of the rows must have a readable date before time means anything
 
-_WESTERN = re.compile(r"(\d{4})[-/.年](\d{1,2})[-/.月](\d{1,2})日?(?:[T\s]*(\d{1,2})[:時](\d{1,2}))?")
-_ERA = re.compile(r"(令和|平成|R|H)\s*(\d{1,2}|元)[年./-](\d{1,2})[月./-](\d{1,2})")
+# Years of this and the last century only, and no digits around: 0120-11-1234 is a telephone number.
+_WESTERN = re.compile(r"(?<!\d)((?:19|20)\d{2})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,2})(?!\d)")
+_ERA = re.compile(r"(?:(令和|平成)|(?<![A-Za-z])([RH]))\s?(\d{1,2}|元)\s?[年./-]\s?(\d{1,2})\s?[月./-]\s?(\d{1,2})(?!\d)")
+_TIME = re.compile(r"日?\s*(?:\([^)]{1,4}\))?[T\s]*(\d{1,2})[:時](?:(\d{1,2})(?:[:分](\d{1,2}))?)?")
+_COPY = re.compile(r"-\d+$")  # how `clean.example_ids` marks the second and later copies of one text
 _ERA_START = {"令和": 2018, "R": 2018, "平成": 1988, "H": 1988}
 
 
@@ -33,15 +38,22 @@ def assign_sets(ids: Sequence[str], links: np.ndarray, holdout: float = 0.3,
     """Set and group id of every example.
 
     ids (n,): stable ids. links (m, 2): near duplicates. holdout: share not learnt from. order (n,): rows from the oldest
-    on (default: as given). A row joins the group of an earlier near duplicate; a row that joins groups of different
-    sets is used in none. So rows added later never move an earlier one.
+    on (default: as given). A row joins the group of its earlier near duplicates, the earliest of several; a row that
+    joins groups of different sets is used in none, and so are its exact copies, but it decides for no other row. So
+    rows added later never move an earlier one.
+
+    Links name the first of several near duplicates in the file, which need not be the oldest: two rows linked only
+    through one that is above them in the file, but yet to come in `order`, count as linked.
     """
     neighbours: dict[int, list[int]] = {}
     for i, j in links.tolist():
         neighbours.setdefault(i, []).append(j)
         neighbours.setdefault(j, []).append(i)
     sets: list[Set | None] = [None] * len(ids)
-    groups = list(ids)
+    groups = [_COPY.sub("", identity) for identity in ids]
+    oldest_copy: dict[str, int] = {}
+    began: dict[str, int] = {}
+    joined_ahead: defaultdict[int, set[str]] = defaultdict(set)
     merged: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -50,15 +62,22 @@ def assign_sets(ids: Sequence[str], links: np.ndarray, holdout: float = 0.3,
         return group
 
     for row in range(len(ids)) if order is None else order.tolist():
-        earlier = sorted({root(groups[j]) for j in neighbours.get(row, []) if sets[j] not in (None, "none")})
-        wanted = {set_of(group, holdout) for group in earlier}
-        if len(wanted) > 1:
-            sets[row] = "none"
+        copy = oldest_copy.setdefault(groups[row], row)
+        near = [*neighbours.get(row, []), copy]
+        ahead = [j for j in near if sets[j] is None and j < row]
+        touched = {root(groups[j]) for j in near if sets[j] not in (None, "none")}
+        touched.update(root(group) for j in ahead for group in joined_ahead[j])
+        earlier = sorted(touched, key=began.__getitem__)
+        if sets[copy] == "none" or len({set_of(group, holdout) for group in earlier}) > 1:
+            sets[row], groups[row] = "none", ids[row]
             continue
         if earlier:
             groups[row] = earlier[0]
             merged.update(dict.fromkeys(earlier[1:], earlier[0]))
+        began.setdefault(groups[row], len(began))
         sets[row] = set_of(groups[row], holdout)
+        for j in ahead:
+            joined_ahead[j].add(groups[row])
     return [s or "none" for s in sets], [root(group) for group in groups]
 
 
@@ -85,19 +104,26 @@ def folds(labels: np.ndarray, groups: Sequence[object] | np.ndarray, k: int, see
 
 
 def parse_date(text: str | None) -> datetime | None:
-    """A date as Japanese files write it (2024-05-01, 2024/5/1 13:05, 2024年5月1日, 令和6年5月1日), or None."""
+    """A date as Japanese files write it (2024-05-01, 2024/5/1 13:05, 2024年5月1日(水), 令和6年5月1日), or None.
+
+    25:00 is one o'clock of the next day, as shops that close late write it.
+    """
     if not text:
         return None
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    if found := _WESTERN.search(plain):
+        year, month, day = (int(part) for part in found.groups())
+    elif found := _ERA.search(plain):
+        year = _ERA_START[found[1] or found[2]] + (1 if found[3] == "元" else int(found[3]))
+        month, day = int(found[4]), int(found[5])
+    else:
+        return None
+    time = _TIME.match(plain, found.end())
+    hours, minutes, seconds = (int(part) if part else 0 for part in time.groups()) if time else (0, 0, 0)
     try:
-        if found := _WESTERN.search(text):
-            year, month, day, hour, minute = (int(part) if part else 0 for part in found.groups())
-            return datetime(year, month, day, hour, minute)
-        if found := _ERA.search(text):
-            year = 1 if found[2] == "元" else int(found[2])
-            return datetime(_ERA_START[found[1]] + year, int(found[3]), int(found[4]))
+        return datetime(year, month, day) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
     except ValueError:  # the 31st of February
         return None
-    return None
 
 
 def oldest_first(dates: Sequence[str | None]) -> np.ndarray | None:

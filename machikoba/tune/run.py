@@ -108,7 +108,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
         from machikoba.tune.estimate import estimate
 
         announce(records, [Tried(rung, estimate(rung, plan.train(plan.rows("train")), price)) for rung in rungs])
-    plan, tried, chosen = _climb(records, plan, labels, links, rungs, options, price, say)
+    plan, tried, chosen, outlook = _climb(records, plan, labels, links, rungs, options, price, say)
     train_rows = plan.rows("train")
     train = plan.train(train_rows)
     fitted = refit(chosen, train, options, price)
@@ -118,7 +118,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
         say("packing", 0, 1)
         facts = _facts(plan, chosen, fitted, encoders, options, train_rows)
         _write_parts(draft, plan, train_rows, facts, fitted, records, options, chosen, started)
-        evidence, certificate, level = _prove(engine, draft, facts, plan, chosen, options, where, fitted)
+        evidence, certificate, level = _prove(engine, draft, facts, plan, chosen, options, where, outlook)
         facts["threshold"] = certificate.threshold if certificate else None
         write_file(draft, "bundle.json", facts)
         if certificate is None or not certificate.holds:
@@ -204,22 +204,27 @@ def _plan(records: Records, labels: Labels, links: np.ndarray, holdout: float) -
 
 
 def _climb(records: Records, plan: Plan, labels: Labels, links: np.ndarray, rungs: Any, options: Options, price: Prices,
-           say: Say) -> tuple[Plan, list[Tried], Tried]:
-    """Climbs; under "auto" keeps rows aside only where they have a fair chance of earning a certificate."""
+           say: Say) -> tuple[Plan, list[Tried], Tried, dict[str, Any]]:
+    """Climbs; under "auto" keeps rows aside only where they have a fair chance of earning a certificate.
+
+    The last of the four: how many messages a certificate would probably take.
+    """
     auto = options.holdout == "auto"
     if auto and not _could_certify(plan, None, options):
         plan, auto = _plan(records, labels, links, 0.0), False
+    outlook: dict[str, Any] | None = None
     while True:
         tried = climb(plan.train(plan.rows("train")), rungs, labels, options, price, say)
         chosen = winner(tried)
-        if chosen is None:
+        if chosen is None or chosen.unseen is None:
             raise RequirementError(
                 "nothing_tried", _("No way of tuning fits the limits."),
                 expected=_("time and memory for at least one"),
                 found="; ".join(f"{step.rung.name}: {step.skipped_because}" for step in tried),
                 next=_("Raise --budget, or name more --rungs."))
+        outlook = outlook or _outlook(chosen.unseen, len(plan.examples), options)
         if not auto or _could_certify(plan, chosen, options):
-            return plan, tried, chosen
+            return plan, tried, chosen, outlook
         plan, auto = _plan(records, labels, links, 0.0), False
 
 
@@ -274,7 +279,7 @@ def _write_parts(draft: Path, plan: Plan, train_rows: np.ndarray, facts: dict[st
 
 
 def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chosen: Tried, options: Options, where: Path,
-           fitted: KernelMachine) -> tuple[dict[str, Any], Certificate | None, dict[str, Any]]:
+           outlook: dict[str, Any]) -> tuple[dict[str, Any], Certificate | None, dict[str, Any]]:
     """Certificate and test of the packed draft; without rows kept aside, the cross-validated figures."""
     unseen = chosen.unseen
     assert unseen is not None
@@ -285,7 +290,7 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
         answered = unseen.confidence >= candidate if candidate is not None else np.zeros(len(train), dtype=bool)
         figures = judge.measure(train.labels, unseen.scores.probabilities, unseen.confidence, answered, plan.labels,
                                 "cross-validation")
-        return {"test": figures, "attempt": _outlook(unseen, options), "certify_rows": []}, None, {}
+        return {"test": figures, "attempt": outlook, "certify_rows": []}, None, {}
     service = engine.prepare(Bundle(draft, facts))
     texts = [plan.examples[i].text for i in certify_rows]
     groups = [plan.groups[i] for i in certify_rows]
@@ -312,11 +317,11 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
             {"k": k, "confidence": options.confidence, "thresholds": thresholds.tolist()})
 
 
-def _outlook(unseen: ladder.OutOfFold, options: Options) -> dict[str, Any]:
+def _outlook(unseen: ladder.OutOfFold, messages: int, options: Options) -> dict[str, Any]:
     """How many messages in all a certificate would probably take, from out-of-fold errors; None when none would do."""
     rows = rows_needed(unseen.confidence, unseen.correct, options.target_error, spent_level(options.confidence, 1))
     kept_aside = DEFAULT_HOLDOUT * 2 / 3
-    return {"messages_needed": round(rows / kept_aside) if rows else None, "messages": len(unseen.correct)}
+    return {"messages_needed": round(rows / kept_aside) if rows else None, "messages": messages}
 
 
 def _time_order(plan: Plan, train_rows: np.ndarray, chosen: Tried, options: Options) -> dict[str, Any] | None:
@@ -348,7 +353,7 @@ def missing(attempt: dict[str, Any]) -> str:
     if "messages_needed" in attempt:
         if attempt["messages_needed"] is None:
             return _("the mistakes are too frequent: more messages alone will not do")
-        more = max(0, attempt["messages_needed"] - attempt["messages"])
+        more = max(1, attempt["messages_needed"] - attempt["messages"])
         return _("about {n} more sorted messages are needed (an 80% chance at the mistakes seen so far)").format(n=more)
     seen = _("{answered} answers checked, {wrong} wrong").format(answered=attempt["answered"], wrong=attempt["wrong"])
     if attempt["needed"] is None:

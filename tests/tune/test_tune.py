@@ -350,4 +350,4 @@ def test_explanation(made):
     assert found.prediction.label == "parking"
     assert found.neighbours[0].label == "parking"
     assert found.neighbours[0].likeness >= found.neighbours[-1].likeness
-    assert any("駐車場" in word.word and word.effect > 0 for word in found.words)
+    assert any(word.word == "駐車場" and word.effect > 0 for word in found.words)

@@ -50,13 +50,9 @@ class Likeness:
     features: np.ndarray | None
 
     def nearest(self) -> np.ndarray:
-        """Closeness to the nearest anchors, (n, 2 or 4): cosine of the best one and mean of the best 5, words first."""
+        """Closeness to the nearest anchor, (n, 1 or 2): its cosine by words, then by features."""
         halves = [self.words] if self.features is None else [self.words, self.features]
-        columns = []
-        for half in halves:
-            best = -np.partition(-half, min(4, half.shape[1] - 1), axis=1)[:, :5]
-            columns += [best.max(axis=1), best.mean(axis=1)]
-        return np.clip(np.column_stack(columns), 0.0, 1.0)
+        return np.clip(np.column_stack([half.max(axis=1) for half in halves]), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -137,9 +133,13 @@ class KernelMachine:
             return Scores(np.zeros((0, len(self.prior)), np.float32), np.zeros(0, np.float32))
         return Scores(np.concatenate([p.probabilities for p in parts]), np.concatenate([p.confidence for p in parts]))
 
+    def raw_scores(self, likeness: Likeness) -> np.ndarray:
+        """Scores (n, n_labels) before they become probabilities; about 1 for the label of a clear case, else about 0."""
+        return likeness.kernel @ self.weights + self.prior
+
     def _block(self, texts: Sequence[str]) -> Scores:
         likeness = self.likeness(texts)
-        scores = likeness.kernel @ self.weights + self.prior
+        scores = self.raw_scores(likeness)
         inputs = trust_inputs(scores, likeness.nearest(), self.choice)
         return Scores(softmax(scores * self.choice.temperature), confidence(inputs, self.trust))
 
@@ -179,8 +179,11 @@ class KernelMachine:
 
 
 def trust_inputs(scores: np.ndarray, nearest: np.ndarray, choice: Choice) -> np.ndarray:
-    """What confidence is made of, (n, 5 or 7): for the likeliest real label its log odds, its lead over the next label
-    and its raw score, then closeness to the anchors. scores (n, n_labels); nearest as of `Likeness.nearest`."""
+    """What confidence is made of, (n, 3 or 4): the log odds of the likeliest real label, its raw score (which falls as a
+    message is less like all anchors, where the odds may not), and closeness to the nearest anchor.
+
+    scores (n, n_labels); nearest as of `Likeness.nearest`.
+    """
     rows = np.arange(len(scores))
     probabilities = softmax(scores * choice.temperature)
     real = probabilities.copy()
@@ -188,10 +191,7 @@ def trust_inputs(scores: np.ndarray, nearest: np.ndarray, choice: Choice) -> np.
         real[:, choice.none] = -1.0
     label = real.argmax(axis=1)
     top = np.clip(probabilities[rows, label], 1e-6, 1 - 1e-6)
-    others = probabilities.copy()
-    others[rows, label] = 1e-6
-    lead = np.log(top / np.maximum(others.max(axis=1), 1e-6))
-    return np.column_stack([np.log(top / (1 - top)), lead, scores[rows, label], nearest])
+    return np.column_stack([np.log(top / (1 - top)), scores[rows, label], nearest])
 
 
 def confidence(inputs: np.ndarray, trust: np.ndarray) -> np.ndarray:
