@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from machikoba.cli.output import Mode, progress, result, show
+from machikoba.cli.output import Mode, command, progress, result, show
 from machikoba.language import _
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="Finish an open AI model for one local job, on the PC you already have.")
+                  help=_("Finish an open AI model for one local job, on the PC you already have."))
 
 
 def _set_json(on: bool) -> bool:
@@ -18,14 +18,14 @@ def _set_json(on: bool) -> bool:
     return on
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", callback=_set_json, is_eager=True)]
-Text = Annotated[str | None, typer.Option("--text", metavar="COL", help="Column with the messages (default: guessed).")]
-Label = Annotated[str | None, typer.Option("--label", metavar="COL", help="Column with the labels (default: guessed).")]
-Sheet = Annotated[str | None, typer.Option("--sheet", help="Sheet of a workbook (default: the first with rows).")]
+Json = Annotated[bool, typer.Option("--json", help=_("Print one JSON object."), callback=_set_json, is_eager=True)]
+Text = Annotated[str | None, typer.Option("--text", metavar="COL", help=_("Column with the messages (default: guessed)."))]
+Label = Annotated[str | None, typer.Option("--label", metavar="COL", help=_("Column with the labels (default: guessed)."))]
+Sheet = Annotated[str | None, typer.Option("--sheet", help=_("Sheet of a workbook (default: the first with rows)."))]
 NoneLabel = Annotated[str | None, typer.Option("--none-label", metavar="X",
-                                               help="Label of messages that fit no label: always left to a person.")]
-Data = Annotated[Path, typer.Argument(help="An .xlsx, .xls, .ods, .csv, .tsv or .jsonl file.", show_default=False)]
-BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle: its path, or its name in the home.",
+                                               help=_("Label of messages that fit no label: always left to a person."))]
+Data = Annotated[Path, typer.Argument(help=_("An .xlsx, .xls, .ods, .csv, .tsv or .jsonl file."), show_default=False)]
+BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help=_("A bundle: its path, or its name in the home."),
                                            show_default=False)]
 
 
@@ -39,41 +39,41 @@ def _version(on: bool) -> None:
 
 @app.callback()
 def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
-                                                help="Print the version.")] = False) -> None:
+                                                help=_("Print the version."))] = False) -> None:
     pass
 
 
-@app.command()
+@app.command(help=_("Say what is in a file of inquiries, and what would trouble the tuning."))
 def check(data: Data, text: Text = None, label: Label = None, sheet: Sheet = None, none_label: NoneLabel = None,
           json: Json = False) -> None:
-    """Say what is in a file of inquiries, and what would trouble the tuning."""
     from machikoba.records.check import check
 
     report = check(data, text=text, label=label, sheet=sheet, none_label=none_label)
-    next_line = _("next     machikoba tune {file}").format(file=data)
+    given = {"--text": text, "--label": label, "--sheet": sheet, "--none-label": none_label}
+    words = [word for option, value in given.items() if value is not None for word in (option, value)]
+    next_line = _("next     {command}").format(command=command("tune", data, *words))
     result(report.to_dict(), [*report.lines(), next_line])
 
 
-@app.command()
+@app.command(help=_("Make a tested bundle from a file of labelled inquiries."))
 def tune(
     data: Data, text: Text = None, label: Label = None, sheet: Sheet = None, none_label: NoneLabel = None,
-    task: Annotated[str, typer.Option(help="What the model shall do.")] = "classify",
+    task: Annotated[str, typer.Option(help=_("What the model shall do."))] = "classify",
     never_automatic: Annotated[list[str] | None, typer.Option(
-        metavar="LABEL", help="Label that is always left to a person. May be repeated.")] = None,
+        metavar="LABEL", help=_("Label that is always left to a person. May be repeated."))] = None,
     base: Annotated[list[str] | None, typer.Option(
-        metavar="NAME|PATH", help="Open model: a name of `bases`, a folder, a .gguf file, a hub id. May be repeated.")] = None,
-    target_error: Annotated[float, typer.Option(help="Bearable share of mistakes among automatic answers.")] = 0.05,
-    target_coverage: Annotated[float, typer.Option(help="Share that shall be answered automatically.")] = 0.8,
-    confidence: Annotated[float, typer.Option(help="How sure the promise shall be.")] = 0.95,
-    budget: Annotated[str | None, typer.Option(help="Time limit such as 90s, 10m or 1h.")] = None,
-    rungs: Annotated[str, typer.Option(help="Steps to consider, cheapest first.")] = "words,features",
-    holdout: Annotated[str, typer.Option(help="auto, none, or the share of messages kept aside for the test.")] = "auto",
-    require_certificate: Annotated[bool, typer.Option(help="Exit with 1 and keep nothing unless it is proved.")] = False,
-    seed: Annotated[int, typer.Option(help="Number behind every random choice.")] = 0,
-    out: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="The bundle's path (default: in the home).")] = None,
+        metavar="NAME|PATH", help=_("Open model: a name of `bases`, a folder, a .gguf file, a hub id. May be repeated."))] = None,
+    target_error: Annotated[float, typer.Option(help=_("Bearable share of mistakes among automatic answers."))] = 0.05,
+    target_coverage: Annotated[float, typer.Option(help=_("Share that shall be answered automatically."))] = 0.8,
+    confidence: Annotated[float, typer.Option(help=_("How sure the promise shall be."))] = 0.95,
+    budget: Annotated[str | None, typer.Option(help=_("Time limit such as 90s, 10m or 1h."))] = None,
+    rungs: Annotated[str, typer.Option(help=_("Steps to consider, cheapest first."))] = "words,features",
+    holdout: Annotated[str, typer.Option(help=_("auto, none, or the share of messages kept aside for the test."))] = "auto",
+    require_certificate: Annotated[bool, typer.Option(help=_("Exit with 1 and keep nothing unless it is proved."))] = False,
+    seed: Annotated[int, typer.Option(help=_("Number behind every random choice."))] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="BUNDLE", help=_("The bundle's path (default: in the home)."))] = None,
     json: Json = False,
 ) -> None:
-    """Make a tested bundle from a file of labelled inquiries."""
     from machikoba.cli.report import plan_lines, result_lines
     from machikoba.errors import OptionError
     from machikoba.tune.options import Options, seconds
@@ -92,14 +92,13 @@ def tune(
     result(made.summary, result_lines(made))
 
 
-@app.command()
+@app.command(help=_("Add prediction, confidence, answered and would_answer to every row of a file."))
 def predict(
     bundle: BundleName,
-    file: Annotated[Path, typer.Argument(help="Messages: .xlsx, .csv, .tsv or .jsonl.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Result: .csv, .tsv, .xlsx or .jsonl.")] = None,
+    file: Annotated[Path, typer.Argument(help=_("Messages: .xlsx, .csv, .tsv or .jsonl."), show_default=False)],
+    out: Annotated[Path | None, typer.Option(help=_("Result: .csv, .tsv, .xlsx or .jsonl."))] = None,
     text: Text = None, sheet: Sheet = None, json: Json = False,
 ) -> None:
-    """Add prediction, confidence, answered and would_answer to every row of a file."""
     from machikoba import load
     from machikoba.engine.table import predict_file
 
@@ -111,13 +110,12 @@ def predict(
         _("written  {file}").format(file=found["file"])])
 
 
-@app.command()
+@app.command(help=_("Replay the proof of a bundle, or measure the bundle on other labelled rows."))
 def prove(
     bundle: BundleName,
-    data: Annotated[Path | None, typer.Argument(help="Other labelled rows to measure.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Argument(help=_("Other labelled rows to measure."), show_default=False)] = None,
     text: Text = None, label: Label = None, sheet: Sheet = None, none_label: NoneLabel = None, json: Json = False,
 ) -> None:
-    """Replay the proof of a bundle, or measure the bundle on other labelled rows."""
     from machikoba.cli.proof import measured_lines, replayed_lines
     from machikoba.engine.prove import measure_file, replay_proof
     from machikoba.engine.runtime import Engine
@@ -135,13 +133,12 @@ def prove(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(help=_("Show what a bundle says to one message, and why."))
 def explain(
     bundle: BundleName,
-    message: Annotated[str, typer.Argument(help="A message as a customer would write it.", show_default=False)],
+    message: Annotated[str, typer.Argument(help=_("A message as a customer would write it."), show_default=False)],
     json: Json = False,
 ) -> None:
-    """Show what a bundle says to one message, and why."""
     from dataclasses import asdict
 
     from machikoba import load
@@ -152,9 +149,8 @@ def explain(
     result(asdict(explanation), explained_lines(explanation))
 
 
-@app.command()
+@app.command(help=_("List the known open models, with licence, size and whether they are on this machine."))
 def bases(json: Json = False) -> None:
-    """List the known open models, with licence, size and whether they are on this machine."""
     from machikoba.base.catalog import available, catalog
 
     here = set(available())
@@ -166,9 +162,8 @@ def bases(json: Json = False) -> None:
     result({"bases": rows}, lines)
 
 
-@app.command()
+@app.command(help=_("List the bundles in the home."))
 def bundles(json: Json = False) -> None:
-    """List the bundles in the home."""
     from machikoba.pack.bundle import list_bundles
     from machikoba.settings import home
 

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from machikoba.errors import MachikobaError
@@ -30,6 +33,20 @@ def result(value: dict[str, Any], lines: list[str]) -> None:
         print(json.dumps(value, ensure_ascii=False, allow_nan=False))
     else:
         show(lines)
+
+
+def command(*words: str | Path) -> str:
+    """A machikoba command that can be copied into this shell: the program as it is reached from here, paths short."""
+    found = shutil.which("machikoba")
+    started = Path(sys.argv[0])
+    program = ("machikoba" if found else "python -m machikoba" if started.name == "__main__.py"
+               else _short(started.absolute()))
+    return " ".join([program, *(shlex.quote(_short(word) if isinstance(word, Path) else word) for word in words)])
+
+
+def _short(path: Path) -> str:
+    """Relative to the current folder where that is inside it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def fail(error: MachikobaError) -> int:

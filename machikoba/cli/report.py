@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from machikoba.cli.output import command
 from machikoba.language import _
 from machikoba.records.privacy import PLACEHOLDERS
 from machikoba.records.read import Records
@@ -38,10 +39,9 @@ def result_lines(result: Result) -> list[str]:
         yen=f"{cost['yen']:.2f}", time=_time(cost["wall_seconds"]), cpu=round(cost["cpu_seconds"]), mib=cost["peak_mib"]))
     lines.append(_("         assumed: {watts} W at {kwh} yen per kWh, the machine at {hour} yen per hour").format(
         watts=f"{prices['watts']:g}", kwh=f"{prices['yen_per_kwh']:g}", hour=f"{prices['machine_yen_per_hour']:g}"))
-    lines.append(_("bundle   {path}").format(path=summary["bundle"]))
-    name = Path(summary["bundle"])
-    lines.append(_("next     machikoba explain {bundle} \"{example}\"").format(
-        bundle=name, example=_("Do you have a car park?")))
+    bundle = Path(summary["bundle"])
+    lines.append(_("bundle   {path}").format(path=bundle))
+    lines.append(_("next     {command}").format(command=command("explain", bundle, _("Do you have a car park?"))))
     return lines
 
 
