@@ -47,6 +47,7 @@ from machikoba.tune.options import DEFAULT_HOLDOUT, Options
 from machikoba.tune.recipe import recipe
 
 LEAST_PER_LABEL = 5  # examples; fewer cannot be judged by five folds
+LEAST_DIFFERENT = 20  # messages, near duplicates counted once
 WORTH_HOLDING_OUT = 0.8  # chance of a certificate from which "auto" keeps rows aside
 
 
@@ -99,6 +100,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
     records = read(data, text=options.text, label=options.label, sheet=options.sheet)
     labels = _labels(records, options)
     links = near_duplicate_links([example.text for example in records.examples])
+    _enough_different(records, links)
     encoders = [Encoder(find_base(name, where), measured_speed, where) for name in _base_names(options)]
     for encoder in encoders:
         encoder.progress = lambda done, total: say("reading", done, total)
@@ -192,6 +194,16 @@ def _labels(records: Records, options: Options) -> Labels:
                         expected=_("at least two kinds beside the one that fits none"), found=", ".join(counts),
                         next=_("Check that the right column was chosen (--label)."))
     return Labels(tuple(sorted(counts)), none, never)
+
+
+def _enough_different(records: Records, links: np.ndarray) -> None:
+    """Raises DataError where cross-validation would have nothing left to learn from: copies are never split."""
+    _sets, groups = assign_sets([example.id for example in records.examples], links, 0.0, None)
+    if len(set(groups)) < LEAST_DIFFERENT:
+        raise DataError(
+            "too_alike", _("Almost all messages of {where} say the same.").format(where=records.source.where()),
+            expected=_("at least {n} messages that differ in more than their numbers").format(n=LEAST_DIFFERENT),
+            found=str(len(set(groups))), next=_("Add more messages as customers wrote them."))
 
 
 def _plan(records: Records, labels: Labels, links: np.ndarray, holdout: float) -> Plan:
