@@ -77,7 +77,7 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
         '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]",'
-        ' "model_max_length": 64}')
+        ' "cls_token": "[CLS]", "sep_token": "[SEP]", "model_max_length": 64}')
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 
 from machikoba.base.load import Base
 from machikoba.base.speed import Speed
+from machikoba.base.tokens import TokenWeights
 
 if TYPE_CHECKING:
     from machikoba.base.trunk import Trunk
@@ -20,13 +21,15 @@ REPORTED = 256  # texts between two reports of progress
 class Encoder:
     """Pooled features of texts, remembered as long as the encoder lives.
 
-    speed: called when the base is first needed. progress: called with (texts read, texts to read).
+    speed: called when the base is first needed. progress: called with (texts read, texts to read). weights: how much each
+    token counts, learnt from the texts of the first call.
     """
 
     def __init__(self, base: Base, speed: Callable[[Path], Speed], home: Path, progress: Progress | None = None) -> None:
         self.base, self._speed, self._home, self.progress = base, speed, home, progress
         self._trunk: Trunk | None = None
         self._known: dict[str, np.ndarray] = {}
+        self.weights: TokenWeights | None = None
 
     @property
     def speed(self) -> Speed:
@@ -41,11 +44,12 @@ class Encoder:
                 from machikoba.base.trunk import Trunk
 
                 self._trunk = Trunk(self.base, self.base.layers, self.speed)
+            self.weights = self.weights or self._trunk.learn_weights(fresh)
             # Texts of like length go together, whatever block they fall into.
             fresh.sort(key=len)
             for start in range(0, len(fresh), REPORTED):
                 block = fresh[start:start + REPORTED]
-                self._known.update(zip(block, self._trunk.pool(block), strict=True))
+                self._known.update(zip(block, self._trunk.pool(block, self.weights), strict=True))
                 if self.progress:
                     self.progress(min(start + REPORTED, len(fresh)), len(fresh))
         stacked = np.stack([self._known[text] for text in texts])

@@ -9,6 +9,7 @@ import numpy as np
 
 from machikoba.base.load import Base, load_model, load_tokenizer
 from machikoba.base.speed import Speed
+from machikoba.base.tokens import LEAST, TokenWeights
 
 if TYPE_CHECKING:
     import torch
@@ -32,20 +33,27 @@ class Trunk:
         self._tokenizer = load_tokenizer(base)
         self._model = load_model(base, speed.dtype)
         self._blocks = _blocks(self._model)
+        self._special = sorted(set(self._tokenizer.all_special_ids))
 
-    def pool(self, texts: Sequence[str]) -> np.ndarray:
-        """Mean hidden states of each text, float32 (n, n_layers, d), in the order of `layers`.
+    def learn_weights(self, texts: Sequence[str]) -> TokenWeights:
+        """How much each token counts, from messages like those to come."""
+        return TokenWeights.learn(self._tokens(texts))
 
-        Encoders: the mean over all tokens; decoders: over all but the first, whose state is the same for every text.
-        Layer "last" is the model's output; a number N is the output of the N-th block.
+    def pool(self, texts: Sequence[str], weights: TokenWeights) -> np.ndarray:
+        """Weighted means of each text's hidden states, float32 (n, n_layers, d), in the order of `layers`.
+
+        Special tokens count as much as the text's other tokens do on average; of a decoder, the first does not count,
+        whose state is the same for every text. Layer "last" is the model's output; a number N is the output of the
+        N-th block.
         """
         import torch
 
+        table = torch.from_numpy(weights.table(self._model.get_input_embeddings().weight.shape[0]))
         encoded = self._tokens(texts)
         pooled: np.ndarray | None = None
         with torch.inference_mode():
             for rows in batches([len(ids) for ids in encoded]):
-                values = self._forward([encoded[i] for i in rows])
+                values = self._forward([encoded[i] for i in rows], table)
                 if pooled is None:
                     pooled = np.zeros((len(texts), *values.shape[1:]), dtype=np.float32)
                 pooled[rows] = values
@@ -64,7 +72,7 @@ class Trunk:
         prefixed = [self.base.prefix + unicodedata.normalize("NFKC", text) for text in texts]
         return self._tokenizer(prefixed, truncation=True, max_length=MAX_TOKENS)["input_ids"]
 
-    def _forward(self, batch: list[list[int]]) -> np.ndarray:
+    def _forward(self, batch: list[list[int]], table: torch.Tensor) -> np.ndarray:
         import torch
 
         longest = max(map(len, batch))
@@ -73,11 +81,7 @@ class Trunk:
         for i, tokens in enumerate(batch):
             ids[i, :len(tokens)] = torch.tensor(tokens)
             mask[i, :len(tokens)] = 1
-        counted = mask.clone()
-        if self.base.kind == "decoder" and longest > 1:
-            counted[:, 0] = 0
-        weights = counted.to(torch.float32)
-        weights /= weights.sum(dim=1, keepdim=True).clamp(min=1)
+        weights = self._weights(ids, mask, table)
         found: dict[str, torch.Tensor] = {}
 
         def keep(name: str, states: torch.Tensor) -> None:
@@ -91,6 +95,18 @@ class Trunk:
             except _DeepestReached:
                 pass
         return torch.stack([found[name] for name in self.layers], dim=1).numpy()
+
+    def _weights(self, ids: torch.Tensor, mask: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Share of each token (b, t) in its text's mean; each row sums to 1."""
+        import torch
+
+        special = torch.isin(ids, torch.tensor(self._special)) & (mask == 1)
+        plain = torch.where(special | (mask == 0), 0.0, table[ids])
+        average = plain.sum(dim=1, keepdim=True) / (plain > 0).sum(dim=1, keepdim=True).clamp(min=1)
+        weights = torch.where(special, average.clamp(min=LEAST), plain)
+        if self.base.kind == "decoder" and ids.shape[1] > 1:
+            weights[:, 0] = 0
+        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
     def _options(self) -> dict[str, Any]:
         return {"use_cache": False} if self.base.kind == "decoder" else {}

@@ -16,9 +16,10 @@ from machikoba.adapt.contract import Scores
 from machikoba.adapt.fitted.kernel import KernelMachine
 from machikoba.base.load import Base, find_base
 from machikoba.base.speed import Speed, machine
+from machikoba.base.tokens import TokenWeights
 from machikoba.errors import BundleError
 from machikoba.language import _
-from machikoba.pack.bundle import Bundle, open_bundle
+from machikoba.pack.bundle import TOKENS, Bundle, open_bundle
 from machikoba.records.privacy import mask
 from machikoba.tasks.classify import Labels, Prediction, decide
 
@@ -52,13 +53,14 @@ class Engine:
         facts = bundle.facts
         encode = None
         if facts["base"] is not None:
-            encode = self._encoder(facts, find_base(facts["base"]["source"], self.home))
+            weights = TokenWeights.load(bundle.weights / TOKENS)
+            encode = self._encoder(facts, find_base(facts["base"]["source"], self.home), weights)
         with threadpool_limits(ARITHMETIC_THREADS, user_api="blas"):
             machine_ = KernelMachine.load(bundle.weights, encode)
         labels = Labels(tuple(facts["labels"]), facts["none_label"], tuple(facts["never_automatic"]))
         return Service(bundle, machine_, labels, facts["threshold"] is not None)
 
-    def _encoder(self, facts: dict[str, Any], base: Base) -> Callable[[Sequence[str]], np.ndarray]:
+    def _encoder(self, facts: dict[str, Any], base: Base, weights: TokenWeights) -> Callable[[Sequence[str]], np.ndarray]:
         if base.sha256 != facts["base"]["sha256"]:
             raise BundleError(
                 "bundle_wrong_base", _("This bundle was made with another copy of {name}.").format(name=base.name),
@@ -73,7 +75,7 @@ class Engine:
 
                 speed = Speed(facts["base"]["dtype"], facts["base"]["threads"], "as in the proof", 0.0)
                 self._trunks[key] = Trunk(base, layers, speed)
-            return self._trunks[key].pool(texts)[:, 0]
+            return self._trunks[key].pool(texts, weights)[:, 0]
 
         return encode
 

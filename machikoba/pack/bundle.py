@@ -18,6 +18,7 @@ from machikoba.language import _
 
 FORMAT = 1
 MANIFEST = "MANIFEST.sha256"
+TOKENS = "tokens.safetensors"  # in weights/: how much each token of the base counts
 SUFFIX = ".bundle"
 
 

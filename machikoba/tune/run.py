@@ -23,7 +23,7 @@ from machikoba.engine import judge
 from machikoba.engine.runtime import Engine
 from machikoba.errors import DataError, OptionError, RequirementError
 from machikoba.language import _
-from machikoba.pack.bundle import FORMAT, SUFFIX, Bundle, seal, write_file
+from machikoba.pack.bundle import FORMAT, SUFFIX, TOKENS, Bundle, seal, write_file
 from machikoba.pack.card import card, notice
 from machikoba.prove.certificate import (
     Certificate,
@@ -119,7 +119,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
     with files.draft_folder(target) as draft:
         say("packing", 0, 1)
         facts = _facts(plan, chosen, fitted, encoders, options, train_rows)
-        _write_parts(draft, plan, train_rows, facts, fitted, records, options, chosen, started)
+        _write_parts(draft, plan, encoders, facts, fitted, records, options, chosen, started)
         evidence, certificate, level = _prove(engine, draft, facts, plan, chosen, options, where, outlook)
         facts["threshold"] = certificate.threshold if certificate else None
         write_file(draft, "bundle.json", facts)
@@ -251,6 +251,10 @@ def _could_certify(plan: Plan, chosen: Tried | None, options: Options) -> bool:
     return chance >= WORTH_HOLDING_OUT
 
 
+def _encoder_of(chosen: Tried, encoders: Sequence[Encoder]) -> Encoder | None:
+    return next((encoder for encoder in encoders if encoder.base.name == chosen.rung.base), None)
+
+
 def _facts(plan: Plan, chosen: Tried, fitted: KernelMachine, encoders: Sequence[Encoder], options: Options,
            train_rows: np.ndarray) -> dict[str, Any]:
     import scipy
@@ -259,7 +263,7 @@ def _facts(plan: Plan, chosen: Tried, fitted: KernelMachine, encoders: Sequence[
     unseen = chosen.unseen
     assert unseen is not None
     candidate, _coverage = coverage_at_error(unseen.confidence, unseen.correct, options.target_error)
-    encoder = next((e for e in encoders if e.base.name == chosen.rung.base), None)
+    encoder = _encoder_of(chosen, encoders)
     base, versions = None, {"machikoba": __version__, "numpy": np.__version__, "scipy": scipy.__version__,
                             "scikit-learn": sklearn.__version__}
     if encoder is not None:
@@ -279,14 +283,16 @@ def _facts(plan: Plan, chosen: Tried, fitted: KernelMachine, encoders: Sequence[
             "versions": versions}
 
 
-def _write_parts(draft: Path, plan: Plan, train_rows: np.ndarray, facts: dict[str, Any], fitted: KernelMachine,
+def _write_parts(draft: Path, plan: Plan, encoders: Sequence[Encoder], facts: dict[str, Any], fitted: KernelMachine,
                  records: Records, options: Options, chosen: Tried, started: datetime) -> None:
     write_file(draft, "bundle.json", facts)
     write_file(draft, "recipe.toml", recipe(records, options, facts, fitted.choice, chosen, started))
     lines = [json.dumps({"id": e.id, "set": s, "group": g, "text": e.text, "label": e.label}, ensure_ascii=False) + "\n"
              for e, s, g in zip(plan.examples, plan.sets, plan.groups, strict=True)]
     write_file(draft, "examples.jsonl", "".join(lines))
-    for name, content in fitted.save().items():
+    encoder = _encoder_of(chosen, encoders)
+    weights = {TOKENS: encoder.weights.save()} if encoder is not None and encoder.weights is not None else {}
+    for name, content in (fitted.save() | weights).items():
         write_file(draft, f"weights/{name}", content)
 
 

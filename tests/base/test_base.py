@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from machikoba.base.charsmap import precompiled
 from machikoba.base.encoder import Encoder
 from machikoba.base.load import find_base
 from machikoba.base.speed import Speed, measured_speed
+from machikoba.base.tokens import TokenWeights
 from machikoba.base.trunk import Trunk, batches
 from machikoba.errors import BaseError
 
 PLAIN = Speed("float32", 1, "test", 1.0)
+FLAT = TokenWeights(np.zeros(0, np.int64), np.zeros(0, np.float32), 1.0)
 
 
 def test_catalogue_is_whole():
@@ -55,12 +59,40 @@ def test_pooling_agrees_with_transformers(tiny_encoder, tmp_path):
 
     base = find_base(str(tiny_encoder), tmp_path)
     texts = ["駐車場", "朝食の献立を教えて", "風呂", ""]
-    pooled = Trunk(base, ("last",), PLAIN).pool(texts)
+    pooled = Trunk(base, ("last",), PLAIN).pool(texts, FLAT)
     model, tokenizer = AutoModel.from_pretrained(tiny_encoder).eval(), AutoTokenizer.from_pretrained(tiny_encoder)
     for text, found in zip(texts, pooled, strict=True):
         with torch.no_grad():
             expected = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
         np.testing.assert_allclose(found[0], expected.numpy(), atol=1e-5)
+
+
+def test_frequent_tokens_count_less_and_special_ones_as_the_average(tiny_encoder, tmp_path):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    trunk = Trunk(find_base(str(tiny_encoder), tmp_path), ("last",), PLAIN)
+    model, tokenizer = AutoModel.from_pretrained(tiny_encoder).eval(), AutoTokenizer.from_pretrained(tiny_encoder)
+    weights = trunk.learn_weights(["車風", "車湯", "車"])
+    ids = tokenizer("車風")["input_ids"]
+    common, rare = np.log(4 / 4) + 1e-3, np.log(4 / 2) + 1e-3
+    shares = np.array([(common + rare) / 2, common, rare, (common + rare) / 2])
+    with torch.no_grad():
+        states = model(torch.tensor([ids])).last_hidden_state[0].numpy()
+    expected = (shares[:, None] * states).sum(0) / shares.sum()
+    np.testing.assert_allclose(trunk.pool(["車風"], weights)[0, 0], expected, atol=1e-5)
+
+
+@given(st.lists(st.lists(st.integers(0, 50), max_size=8), max_size=20))
+def test_token_weights_fall_with_frequency_and_survive_saving(messages):
+    weights = TokenWeights.learn(messages)
+    table = weights.table(60)
+    counts = np.array([sum(i in message for message in messages) for i in range(60)])
+    assert (table > 0).all()
+    assert (np.diff(table[np.argsort(counts, kind="stable")]) <= 0).all()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokens.safetensors").write_bytes(weights.save())
+        assert (TokenWeights.load(Path(folder) / "tokens.safetensors").table(60) == table).all()
 
 
 def test_layers_of_a_decoder_leave_out_the_first_token_and_stop_early(tiny_decoder, tmp_path):
@@ -71,7 +103,7 @@ def test_layers_of_a_decoder_leave_out_the_first_token_and_stop_early(tiny_decod
     trunk = Trunk(base, ("2",), PLAIN)
     ran = []
     trunk._blocks[3].register_forward_hook(lambda *_: ran.append(3))
-    pooled = trunk.pool(["駐車場と風呂"])
+    pooled = trunk.pool(["駐車場と風呂"], FLAT)
     assert not ran
     model, tokenizer = AutoModel.from_pretrained(tiny_decoder).eval(), AutoTokenizer.from_pretrained(tiny_decoder)
     with torch.no_grad():
@@ -82,8 +114,8 @@ def test_layers_of_a_decoder_leave_out_the_first_token_and_stop_early(tiny_decod
 def test_batch_mates_hardly_matter(tiny_encoder, tmp_path):
     trunk = Trunk(find_base(str(tiny_encoder), tmp_path), ("last",), PLAIN)
     texts = ["駐車場" * i for i in range(1, 12)]
-    alone = np.concatenate([trunk.pool([text]) for text in texts])
-    np.testing.assert_allclose(trunk.pool(texts), alone, atol=1e-5)
+    alone = np.concatenate([trunk.pool([text], FLAT) for text in texts])
+    np.testing.assert_allclose(trunk.pool(texts, FLAT), alone, atol=1e-5)
 
 
 @given(st.lists(st.integers(1, 600), max_size=60), st.integers(1, 2_000))
