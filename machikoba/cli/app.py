@@ -106,7 +106,7 @@ def predict(
     with progress() as say:
         found = predict_file(load(bundle), file, target, text, sheet, lambda n: say(_("rows"), n, n))
     result(found, [_("{rows:,} rows: {answered:,} answered alone, {rest:,} for a person").format(
-        rows=found["rows"], answered=found["answered"], rest=found["rows"] - found["answered"]),
+        rows=found["rows"], answered=found["answered"], rest=found["rows"] - found["answered"] - found["empty"]),
         _("written  {file}").format(file=found["file"])])
 
 

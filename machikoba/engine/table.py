@@ -35,6 +35,10 @@ def predict_file(service: Service, path: str | Path, out: str | Path, text: str 
     if target.suffix.lower() not in FORMATS:
         raise OptionError("option_wrong", _("The value of --{name} cannot be used.").format(name="out"),
                           expected=", ".join(FORMATS), found=target.name, next=_("Name the result with such an ending."))
+    if target.exists() and target.samefile(path):
+        raise OptionError("option_wrong", _("The value of --{name} cannot be used.").format(name="out"),
+                          expected=_("another file than the one that is read"), found=str(target),
+                          next=_("Choose another --out; your own file is never changed."))
     table = open_table(path, sheet)
     sample = [row.cells for row in islice(table.rows(), SAMPLE_ROWS)]
     column = find_columns(table.columns, sample, table.source.where(), text, None)[0].name

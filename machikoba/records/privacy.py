@@ -201,5 +201,5 @@ def _refused(where: str, column: str, row: int | None) -> DataError:
         place = _("row {row}, column {column}").format(row=row, column=column)
     return DataError(
         "my_number", _("{where} holds My Number (個人番号). Nothing was stored.").format(where=where),
-        expected=_("a file without it: the law (番号法) allows it for tax, social security and disaster relief only"),
+        expected=_("a file without it: the law (番号法) allows it only for what it names, such as tax and social security"),
         found=place, next=_("Delete it from the file, and save and try again."))

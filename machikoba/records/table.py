@@ -101,7 +101,7 @@ def with_header(source: Source, read: Callable[[], Iterator[Row]]) -> Table:
         raise DataError(
             "duplicate_headers", _("Two columns of {where} have the same name.").format(where=source.where(header.number)),
             expected=_("a different name for each column"), found=", ".join(repeated),
-            next=_("Rename one of them in the first row and save again."))
+            next=_("Rename one of them in the header row and save again."))
     if not any(row.number > header.number for row in first):
         raise DataError("header_only", _("{where} has a header but no rows.").format(where=source.where()),
                         expected=_("at least one message below the header"), found=_("0 rows"),
@@ -112,10 +112,11 @@ def with_header(source: Source, read: Callable[[], Iterator[Row]]) -> Table:
 def _names(cells: Sequence[str]) -> list[str]:
     """Header cells as column names; an empty one is named after its letter in Excel, empty ones at the end dropped."""
     last = max(i for i, cell in enumerate(cells) if cell.strip())
-    return [cell.strip() or _("Column {letter}").format(letter=_letter(i)) for i, cell in enumerate(cells[:last + 1])]
+    return [cell.strip() or _("Column {letter}").format(letter=letter(i)) for i, cell in enumerate(cells[:last + 1])]
 
 
-def _letter(index: int) -> str:
+def letter(index: int) -> str:
+    """The letter of the column at `index` (from 0) in Excel."""
     letters = ""
     index += 1
     while index:

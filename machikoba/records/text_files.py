@@ -33,15 +33,13 @@ def open_text(path: Path) -> Table:
 
     def read() -> Iterator[Row]:
         with path.open(encoding=encoding, newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=False)
-            before = 0
+            number = 0  # as a spreadsheet counts: a text with line breaks is one row
             try:
-                for cells in reader:
-                    yield Row(before + 1, tuple(cells))
-                    before = reader.line_num
+                for number, cells in enumerate(csv.reader(file, delimiter=delimiter, strict=False), start=1):
+                    yield Row(number, tuple(cells))
             except csv.Error as error:
                 raise DataError(
-                    "csv_broken", _("{where} cannot be read as a table.").format(where=source.where(reader.line_num)),
+                    "csv_broken", _("{where} cannot be read as a table.").format(where=source.where(number + 1)),
                     expected=_("cells separated by commas or tabs"), found=str(error),
                     next=_("Open the file in Excel and save it again as CSV or .xlsx.")) from error
 

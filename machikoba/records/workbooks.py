@@ -11,7 +11,7 @@ from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
 from machikoba.errors import DataError
 from machikoba.language import _
-from machikoba.records.table import Row, Source, Table, with_header
+from machikoba.records.table import Row, Source, Table, letter, with_header
 
 MAX_UNPACKED_BYTES = 512 << 20
 MAX_RATIO = 200  # a workbook of real text packs to about a tenth; one that unpacks 200-fold is made to harm
@@ -58,7 +58,7 @@ def open_workbook(path: Path, sheet: str | None) -> Table:
                 "merged_cells", _("{where} has merged cells.").format(where=source.where(max(top + 1, table.header_row))),
                 expected=_("one message per row, each cell on its own"),
                 found=_("merged: rows {top} to {bottom}, columns {left} to {right}").format(
-                    top=top + 1, bottom=bottom + 1, left=left + 1, right=right + 1),
+                    top=top + 1, bottom=bottom + 1, left=letter(left), right=letter(right)),
                 next=_("In Excel choose \"Unmerge Cells\", fill the gaps, save, and try again."))
     return table
 

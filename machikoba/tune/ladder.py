@@ -76,7 +76,7 @@ def climb(train: Train, rungs: Sequence[Rung], labels: Labels, options: Options,
         if met:
             step.skipped_because = _("not needed: the goal was met before")
         elif options.budget_seconds is not None and spent + step.estimate.wall_seconds > options.budget_seconds:
-            step.skipped_because = _("over the time limit: about {n} seconds more").format(
+            step.skipped_because = _("over the time limit: it takes about {n} seconds").format(
                 n=round(step.estimate.wall_seconds))
         elif step.estimate.peak_mib > available_mib():
             step.skipped_because = _("needs about {need} MiB of memory, {free} MiB are free").format(

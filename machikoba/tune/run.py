@@ -186,12 +186,12 @@ def _labels(records: Records, options: Options) -> Labels:
         raise DataError(
             "label_too_small", _("Some labels of {where} have too few messages.").format(where=records.source.where()),
             expected=_("at least {n} messages of each label").format(n=LEAST_PER_LABEL),
-            found="; ".join(_("{label}: {n} (row {rows})").format(label=label, n=counts[label], rows=", ".join(map(str, r)))
+            found="; ".join(_("{label}: {n} (rows {rows})").format(label=label, n=counts[label], rows=", ".join(map(str, r)))
                             for label, r in rows.items()),
             next=_("Add messages of these kinds, or give them the label of a neighbouring kind or of \"other\"."))
     if len([label for label in counts if label != none]) < 2:
         raise DataError("one_label", _("All messages of {where} are of one kind.").format(where=records.source.where()),
-                        expected=_("at least two kinds beside the one that fits none"), found=", ".join(counts),
+                        expected=_("at least two kinds, not counting the one of --none-label"), found=", ".join(counts),
                         next=_("Check that the right column was chosen (--label)."))
     return Labels(tuple(sorted(counts)), none, never)
 
@@ -201,9 +201,9 @@ def _enough_different(records: Records, links: np.ndarray) -> None:
     _sets, groups = assign_sets([example.id for example in records.examples], links, 0.0, None)
     if len(set(groups)) < LEAST_DIFFERENT:
         raise DataError(
-            "too_alike", _("Almost all messages of {where} say the same.").format(where=records.source.where()),
+            "too_alike", _("Too few messages of {where} differ.").format(where=records.source.where()),
             expected=_("at least {n} messages that differ in more than their numbers").format(n=LEAST_DIFFERENT),
-            found=str(len(set(groups))), next=_("Add more messages as customers wrote them."))
+            found=_("{n} messages").format(n=len(set(groups))), next=_("Add more messages as customers wrote them."))
 
 
 def _plan(records: Records, labels: Labels, links: np.ndarray, holdout: float) -> Plan:

@@ -92,10 +92,10 @@ def test_cells_of_a_workbook_read_as_a_person_reads_them(tmp_path):
     assert [row.cells for row in open_table(path).rows()] == [("a", "2024-05-01", "3", "1.5")]
 
 
-def test_row_numbers_are_those_of_the_file(tmp_path):
+def test_row_numbers_are_those_that_a_spreadsheet_shows(tmp_path):
     path = workbook(tmp_path / "a.xlsx", [["問い合わせ一覧"], [], ["text", "label"], ["a b", "x"], [], ["c d", "y"]])
     assert [row.number for row in open_table(path).rows()] == [4, 6]
-    lines = save(tmp_path / "b.csv", 'text,label\n"two\nlines",x\nlast,y\n')
+    lines = save(tmp_path / "b.csv", 'text,label\n"two\nlines",x\n\nlast,y\n')
     assert [row.number for row in open_table(lines).rows()] == [2, 4]
 
 

@@ -332,6 +332,14 @@ def test_predict_keeps_rows_columns_and_order(made, tmp_path, kind):
         assert [row.cells[0] for row in open_table(out).rows()] == ["1", "2", "3"]
 
 
+def test_predict_never_overwrites_what_it_reads(made, tmp_path):
+    file = write_csv(tmp_path / "a.csv", messages(20))
+    with pytest.raises(OptionError) as caught:
+        predict_file(machikoba.load(made.path), file, tmp_path / "." / "a.csv")
+    assert caught.value.code == "option_wrong"
+    assert file.read_text(encoding="utf-8").startswith("text,label")
+
+
 def test_measure_on_other_rows(made, tmp_path):
     rows = [*messages(200, seed=77), *[("猫を探しています", "stray")] * 10]
     found = measure_file(machikoba.load(made.path), write_csv(tmp_path / "b.csv", rows))
