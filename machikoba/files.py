@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from machikoba.errors import StorageError
 from machikoba.language import _
 
@@ -51,12 +53,13 @@ def storing(path: Path) -> Iterator[None]:
 @contextmanager
 def draft_folder(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` at the end of the block, whole, or leaves nothing. Raises StorageError."""
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.draft")
+    draft = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.draft")
     try:
         with storing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            for stale in target.parent.glob(f".{target.name}.*.draft"):
-                shutil.rmtree(stale, ignore_errors=True)  # left by a run that was killed
+            for stale in target.parent.glob(".*.draft"):
+                if stale.name.startswith(f".{target.name}.") and not psutil.pid_exists(int(stale.name.split(".")[-3])):
+                    shutil.rmtree(stale, ignore_errors=True)  # left by a run that was killed
             draft.mkdir()
         yield draft
         for folder in [draft, *(path for path in draft.rglob("*") if path.is_dir())]:

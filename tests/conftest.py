@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", MACHIKOBA_LANG="en", MACHIKOBA_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
@@ -63,6 +64,19 @@ def write_csv(path: Path, rows: list[tuple[str, str]], header: str = "text,label
 def inquiries(tmp_path: Path) -> Path:
     """120 easy messages of four kinds."""
     return write_csv(tmp_path / "inquiries.csv", messages(120))
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A bundle of the rung `words` with a certificate, made once."""
+    folder = tmp_path_factory.mktemp("made")
+    os.environ["MACHIKOBA_HOME"] = str(folder / "home")
+    import machikoba
+
+    rows = messages(700) + [(f"営業の電話 {i} 件目 {chr(0x4E00 + 97 * i)}{chr(0x5E00 + 13 * i)}", "other") for i in range(40)]
+    path = write_csv(folder / "inquiries.csv", rows)
+    return machikoba.tune(path, folder / "a.bundle", none_label="other", never_automatic=("room",), target_coverage=0.5,
+                          rungs=("words",))
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -15,9 +15,9 @@ from machikoba.errors import BaseError, StorageError
 from machikoba.files import digest
 from machikoba.language import _
 
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+WEIGHTS = "*.safetensors"  # and no pickled *.bin: loading one can run anything
 SIDECAR = "converted.json"  # beside a converted copy: what it was made from, and the hash of what was made
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.py"]
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def load_model(base: Base, dtype: str) -> Any:
     transformers.logging.disable_progress_bar()
     with _reading(base.folder):
         return transformers.AutoModel.from_pretrained(
-            base.folder, dtype=getattr(torch, dtype), local_files_only=True).eval()
+            base.folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True).eval()
 
 
 class _reading:
@@ -135,7 +135,7 @@ def _describe(name: str, folder: Path, entry: Entry | None) -> Base:
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    return sorted(folder.glob(WEIGHTS))
 
 
 def _identity(folder: Path, weights: list[Path]) -> str:

@@ -40,11 +40,11 @@ def command(*words: str | Path) -> str:
     found = shutil.which("machikoba")
     started = Path(sys.argv[0])
     program = ("machikoba" if found else "python -m machikoba" if started.name == "__main__.py"
-               else _short(started.absolute()))
-    return " ".join([program, *(shlex.quote(_short(word) if isinstance(word, Path) else word) for word in words)])
+               else short(started.absolute()))
+    return " ".join([program, *(shlex.quote(short(word) if isinstance(word, Path) else word) for word in words)])
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """Relative to the current folder where that is inside it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

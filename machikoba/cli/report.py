@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from machikoba.cli.output import command
+from machikoba.cli.output import command, short
 from machikoba.language import _
 from machikoba.records.privacy import PLACEHOLDERS
 from machikoba.records.read import Records
@@ -40,7 +40,7 @@ def result_lines(result: Result) -> list[str]:
     lines.append(_("         assumed: {watts} W at {kwh} yen per kWh, the machine at {hour} yen per hour").format(
         watts=f"{prices['watts']:g}", kwh=f"{prices['yen_per_kwh']:g}", hour=f"{prices['machine_yen_per_hour']:g}"))
     bundle = Path(summary["bundle"])
-    lines.append(_("bundle   {path}").format(path=bundle))
+    lines.append(_("bundle   {path}").format(path=short(bundle)))
     lines.append(_("next     {command}").format(command=command("explain", bundle, _("Do you have a car park?"))))
     return lines
 

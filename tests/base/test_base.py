@@ -155,13 +155,17 @@ def test_a_base_that_is_not_here_says_which_are(tmp_path):
 
 
 def test_a_hub_id_is_taken_from_the_local_cache(tiny_encoder, tmp_path, monkeypatch):
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    asked = []
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda hub, **_: asked.append(hub) or str(tiny_encoder))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for hub in ("someone/some-model", "cl-nagoya/ruri-v3-30m"):
+        folder = tmp_path / "hub" / f"models--{hub.replace('/', '--')}"
+        shutil.copytree(tiny_encoder, folder / "snapshots" / "0123")
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("0123")
     assert find_base("someone/some-model", tmp_path).name == "someone/some-model"
     assert find_base("ruri-v3-30m", tmp_path).licence == "Apache-2.0"
-    assert asked == ["someone/some-model", "cl-nagoya/ruri-v3-30m"]
+    base_error("someone/another", tmp_path, "base_not_here")
 
 
 def test_unreadable_folders(tiny_encoder, tmp_path):
