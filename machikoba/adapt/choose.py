@@ -5,7 +5,7 @@ gives the answer away. Folds keep near-duplicates together instead.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,14 +19,14 @@ from machikoba.records.split import folds
 MAX_ANCHORS = 2_048  # past messages kept; above it a random share of the rows carries the solution (Nystroem)
 MAX_CHOICE_ROWS = 2_000  # rows on which choices are made; more rows rarely change them and cost the cube of their number
 FOLDED_ROWS = 1_000  # up to here choices use 4 folds, above it one fifth held out
-GAMMAS = (1.0, 2.5, 4.0)
-WORD_SHARES = (0.0, 0.2, 0.4)
-RIDGE_STRENGTHS = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0)
-LOGISTIC_STRENGTHS = (3.0, 10.0)  # inverse: larger is weaker
+STRENGTHS = (0.1, 0.3, 1.0, 3.0)
+LOGISTIC_STRENGTH = 10.0  # inverse: larger is weaker
+LOGISTIC_CELLS = 50_000  # rows times labels up to which logistic regression is tried: it takes minutes above, and loses
 LOG_LOSS_SHARE = 0.1
 # The kernel that is kept unless another is clearly better: the best over five sets of rows that no test uses
 # (docs/log.md). Layers are compared with it.
-FIRST = Choice(words=0.1, gamma=2.5, strength=1.0)
+FIRST = Choice(words=0.1, gamma=2.5)
+RIVALS = ((0.0, 2.5), (0.3, 2.5), (0.1, 1.0), (0.1, 4.0))  # words, gamma
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,18 @@ class Rows:
 
 
 def solve(kernel: np.ndarray, among: np.ndarray, train: Train, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (m, n_labels) and prior (n_labels,) under the head of `choice`."""
+    """Weights (m, n_labels) and prior (n_labels,) under the head of `choice`: the sum over its strengths."""
+    parts, prior = each_strength(kernel, among, train, choice)
+    return np.sum([share * part for share, part in zip(choice.shares, parts, strict=True)], axis=0), prior
+
+
+def each_strength(kernel: np.ndarray, among: np.ndarray, train: Train, choice: Choice) -> tuple[list[np.ndarray], np.ndarray]:
+    """Weights (m, n_labels) under each strength of `choice`, and the prior (n_labels,)."""
     if choice.head == "logistic":
-        return logistic(kernel, among, train.labels, choice.strength, len(train.names))
+        weights, prior = logistic(kernel, among, train.labels, choice.strengths[0], len(train.names))
+        return [weights], prior
     wanted, prior = targets(train.labels, len(train.names))
-    return ridge(kernel, among, wanted, choice.strength), prior
+    return ridge(kernel, among, wanted, choice.strengths), prior
 
 
 @dataclass(frozen=True)
@@ -88,16 +95,11 @@ class Fold:
     outside: tuple[np.ndarray, np.ndarray | None]
     held_out: np.ndarray
 
-    def scores(self, choices: list[Choice]) -> Iterator[np.ndarray]:
-        """Scores (n_held_out, n_labels) of the held-out rows under each choice."""
-        kernels: dict[tuple[float, float], tuple[np.ndarray, np.ndarray]] = {}
-        for choice in choices:
-            key = (choice.words, choice.gamma)
-            if key not in kernels:
-                kernels = {key: (blend(*self.among, choice).kernel, blend(*self.outside, choice).kernel)}
-            among, outside = kernels[key]
-            weights, prior = solve(among, among, self.train, choice)
-            yield outside @ weights + prior
+    def scores(self, choice: Choice) -> np.ndarray:
+        """Scores (n_strengths, n_held_out, n_labels) of the held-out rows under each strength of `choice`."""
+        among, outside = blend(*self.among, choice).kernel, blend(*self.outside, choice).kernel
+        parts, prior = each_strength(among, among, self.train, choice)
+        return np.stack([outside @ part + prior for part in parts])
 
     def likeness(self, choice: Choice) -> Likeness:
         return blend(*self.outside, choice)
@@ -124,7 +126,8 @@ def inner_folds(rows: Rows, seed: int) -> list[Fold]:
 
 @dataclass(frozen=True)
 class Judged:
-    """A choice and how it did on held-out rows: scores (n, n_labels) in the folds' order, wrong (n,) bool, loss."""
+    """A choice and how it did on held-out rows: scores (n, n_labels) in the folds' order, wrong (n,) bool, loss of its
+    best strength."""
 
     choice: Choice
     scores: np.ndarray
@@ -137,24 +140,26 @@ class Judged:
         return float(gain.mean()) > float(gain.std()) / len(gain) ** 0.5
 
 
-def best(options: list[Choice], made: list[Fold], labels: np.ndarray) -> Judged:
-    """The option with the least loss on held-out rows.
+def judge(choice: Choice, made: list[Fold], labels: np.ndarray) -> Judged:
+    """How `choice` does on held-out rows, with the shares of its strengths and its temperature filled in.
 
-    Loss: share of wrong labels plus a tenth of the log loss. Few rows make the share alone jumpy; the log loss alone
-    chooses too flat a kernel (on banking77, 8 per label, it cost 1 point; see docs/log.md).
+    Instead of one strength all are summed, as calibrated scores, each with the share exp(-(loss - least) / standard error):
+    taking the best one follows noise (on asdc_l1 with 100 per label it cost 0.3 points; docs/log.md). Loss: share of
+    wrong labels plus a tenth of the log loss; the share alone is jumpy, the log loss alone prefers too flat a kernel.
     """
     held_out = labels[np.concatenate([fold.held_out for fold in made])]
-    by_fold = [list(fold.scores(options)) for fold in made]
-    found: Judged | None = None
-    for i, option in enumerate(options):
-        scores = np.concatenate([fold[i] for fold in by_fold])
-        factor, log_loss = temperature(scores, held_out)
-        wrong = scores.argmax(axis=1) != held_out
-        loss = float(wrong.mean()) + LOG_LOSS_SHARE * log_loss
-        if found is None or loss < found.loss:
-            found = Judged(replace(option, temperature=factor), scores, wrong, loss)
-    assert found is not None
-    return found
+    each = np.concatenate([fold.scores(choice) for fold in made], axis=1)
+    calibrated = [temperature(scores, held_out) for scores in each]
+    wrong = (each.argmax(axis=2) != held_out).mean(axis=1)
+    losses = wrong + LOG_LOSS_SHARE * np.array([log_loss for _factor, log_loss in calibrated])
+    error = float(np.clip(wrong.min(), 1 / len(held_out), 0.5))
+    unit = (error * (1 - error) / len(held_out)) ** 0.5
+    shares = np.exp(-(losses - losses.min()) / unit) * [factor for factor, _log_loss in calibrated]
+    shares /= shares.sum()
+    scores = np.tensordot(shares, each, axes=1)
+    factor, _log_loss = temperature(scores, held_out)
+    made_choice = replace(choice, shares=tuple(shares.tolist()), temperature=factor)
+    return Judged(made_choice, scores, scores.argmax(axis=1) != held_out, float(losses.min()))
 
 
 def learn(train: Train, layers: Mapping[str, np.ndarray] | None, seed: int, standardise: bool = False,
@@ -171,15 +176,18 @@ def learn(train: Train, layers: Mapping[str, np.ndarray] | None, seed: int, stan
         layer, compared = _best_layer(subset, {name: values[few] for name, values in layers.items()}, seed, standardise)
     rows = Rows(subset, None if layers is None else layers[layer][few], standardise)
     made = inner_folds(rows, seed)
-    first, *others = _kernels(train, layer)
-    found = best([replace(first, strength=s) for s in RIDGE_STRENGTHS], made, subset.labels)
-    if others:
-        rival = best([replace(kernel, strength=s) for kernel in others for s in RIDGE_STRENGTHS], made, subset.labels)
-        found = rival if rival.clearly_beats(found) else found
-    rival = best([replace(found.choice, head="logistic", strength=s) for s in LOGISTIC_STRENGTHS], made, subset.labels)
-    reason = f"wrong on held-out rows: ridge {found.wrong.mean():.3f}, logistic {rival.wrong.mean():.3f}" + compared
-    found = rival if rival.clearly_beats(found) else found
-    choice = replace(found.choice, reason=reason)
+    first, *rivals = _kernels(train, layer)
+    found = judge(first, made, subset.labels)
+    for rival in rivals:
+        judged = judge(rival, made, subset.labels)
+        found = judged if judged.clearly_beats(found) else found
+    reason = f"wrong on held-out rows: ridge {found.wrong.mean():.3f}"
+    if len(subset) * len(train.names) <= LOGISTIC_CELLS:
+        logistic_ = replace(found.choice, head="logistic", strengths=(LOGISTIC_STRENGTH,), shares=(1.0,))
+        judged = judge(logistic_, made, subset.labels)
+        reason += f", logistic {judged.wrong.mean():.3f}"
+        found = judged if judged.clearly_beats(found) else found
+    choice = replace(found.choice, reason=reason + compared)
     everything = Rows(train, None if layers is None else layers[layer], standardise)
     machine = everything.fit(choice, seed, encoders[layer] if encoders else None)
     machine.trust = _trust(rows, made, found.scores, choice)
@@ -192,11 +200,11 @@ def _kernels(train: Train, layer: str) -> list[Choice]:
     Few rows, few choices: under 1,000 rows a free choice only follows noise (docs/log.md).
     """
     if not layer:
-        return [Choice(words=1.0, none=train.none)]
-    first = replace(FIRST, layer=layer, none=train.none)
+        return [Choice(words=1.0, strengths=STRENGTHS, none=train.none)]
+    first = replace(FIRST, layer=layer, strengths=STRENGTHS, none=train.none)
     if len(train) <= FOLDED_ROWS:
         return [first]
-    return [first, *(replace(first, words=a, gamma=g) for a in WORD_SHARES for g in GAMMAS)]
+    return [first, *(replace(first, words=words, gamma=gamma) for words, gamma in RIVALS)]
 
 
 def _some(train: Train, seed: int) -> np.ndarray:
@@ -213,7 +221,7 @@ def _best_layer(train: Train, layers: Mapping[str, np.ndarray], seed: int, stand
     """The layer whose features leave the least held-out loss under the first kernel, and how all of them did."""
     if len(layers) == 1:
         return next(iter(layers)), ""
-    losses = {name: best([FIRST], inner_folds(Rows(train, values, standardise), seed), train.labels).loss
+    losses = {name: judge(FIRST, inner_folds(Rows(train, values, standardise), seed), train.labels).loss
               for name, values in layers.items()}
     compared = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
     return min(losses, key=lambda name: losses[name]), f"; layers: {compared}"

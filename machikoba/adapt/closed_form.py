@@ -1,8 +1,10 @@
 """The arithmetic of fitting a kernel machine: closed-form ridge, logistic regression, temperature and trust."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
@@ -18,27 +20,25 @@ def targets(labels: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
     return hot - prior, prior
 
 
-def ridge(kernel: np.ndarray, among: np.ndarray, wanted: np.ndarray, strength: float) -> np.ndarray:
-    """Weights (m, n_labels) of kernel ridge regression.
+def ridge(kernel: np.ndarray, among: np.ndarray, wanted: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
+    """Weights (m, n_labels) of kernel ridge regression under each strength.
 
     kernel (n, m) between rows and anchors; among (m, m) between anchors; wanted (n, n_labels). When the rows are the
     anchors this is the exact solution, else the subset-of-regressors one.
     """
     if kernel is among:
-        factor = cho_factor(among + strength * np.eye(len(among), dtype=among.dtype), lower=True)
-        return cho_solve(factor, wanted)
-    lower = _factor(among)
+        return [cho_solve(_factor(among, strength), wanted) for strength in strengths]
+    lower = np.tril(_factor(among, JITTER)[0])
     mapped = solve_triangular(lower, kernel.T, lower=True)  # (m, n): explicit coordinates whose products are the kernel
-    gram = mapped @ mapped.T
-    gram[np.diag_indices_from(gram)] += strength
-    inner = cho_solve(cho_factor(gram, lower=True), mapped @ wanted)
-    return solve_triangular(lower, inner, lower=True, trans="T")
+    gram, answer = mapped @ mapped.T, mapped @ wanted
+    return [solve_triangular(lower, cho_solve(_factor(gram, strength), answer), lower=True, trans="T")
+            for strength in strengths]
 
 
 def logistic(kernel: np.ndarray, among: np.ndarray, labels: np.ndarray, strength: float,
              n_labels: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights (m, n_labels) and constants (n_labels,) of multinomial logistic regression in the kernel's space."""
-    lower = _factor(among)
+    lower = np.tril(_factor(among, JITTER)[0])
     mapped = solve_triangular(lower, kernel.T, lower=True).T
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(mapped, labels)
     inner, constants = model.coef_.T, model.intercept_
@@ -47,8 +47,11 @@ def logistic(kernel: np.ndarray, among: np.ndarray, labels: np.ndarray, strength
     return solve_triangular(lower, inner.astype(np.float32), lower=True, trans="T"), constants.astype(np.float32)
 
 
-def _factor(among: np.ndarray) -> np.ndarray:
-    return cholesky(among + JITTER * np.eye(len(among), dtype=among.dtype), lower=True)
+def _factor(square: np.ndarray, added: float) -> tuple[np.ndarray, bool]:
+    """The Cholesky factor of `square` with `added` on its diagonal, for `cho_solve`."""
+    raised = square.copy()
+    raised[np.diag_indices_from(raised)] += added
+    return cho_factor(raised, lower=True, overwrite_a=True)
 
 
 def temperature(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

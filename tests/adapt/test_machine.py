@@ -28,14 +28,14 @@ def kernel(n: int, m: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_ridge_solves_its_normal_equations():
     among = kernel(40, 40)[1]
     wanted, _prior = targets(np.arange(40) % 3, 3)
-    weights = ridge(among, among, wanted, 0.7)
-    np.testing.assert_allclose(among @ weights + 0.7 * weights, wanted, atol=1e-4)
+    for strength, weights in zip((0.7, 3.0), ridge(among, among, wanted, (0.7, 3.0)), strict=True):
+        np.testing.assert_allclose(among @ weights + strength * weights, wanted, atol=1e-4)
 
 
 def test_anchors_give_the_exact_solution_when_they_are_all_rows():
     full, among = kernel(60, 60)
     wanted, _prior = targets(np.arange(60) % 4, 4)
-    exact, through = ridge(among, among, wanted, 1.0), ridge(full.copy(), among, wanted, 1.0)
+    (exact,), (through,) = ridge(among, among, wanted, (1.0,)), ridge(full.copy(), among, wanted, (1.0,))
     np.testing.assert_allclose(full @ through, full @ exact, atol=2e-2)
 
 
@@ -67,6 +67,30 @@ def test_words_learn_and_save_to_the_same_answers(tmp_path):
     again = KernelMachine.load(tmp_path).predict([text for text, _label in fresh])
     np.testing.assert_array_equal(again.probabilities, scores.probabilities)
     np.testing.assert_array_equal(again.confidence, scores.confidence)
+
+
+def test_strengths_share_the_answer():
+    choice = WordsRung().fit(as_train(messages(160, noise=0.3))).choice
+    assert sum(choice.shares) == pytest.approx(1.0)
+    assert min(choice.shares) > 0
+    assert len(choice.shares) == len(choice.strengths) == len(choose.STRENGTHS)
+
+
+def test_a_rival_must_be_clearly_better():
+    draw = np.random.default_rng(0)
+    wrong = draw.random(400) < 0.3
+
+    def judged(mask: np.ndarray) -> choose.Judged:
+        return choose.Judged(choose.FIRST, np.zeros((400, 2)), mask, 0.0)
+
+    many_better = wrong.copy()
+    many_better[np.flatnonzero(wrong)[:30]] = False
+    assert not judged(wrong).clearly_beats(judged(wrong))
+    assert judged(many_better).clearly_beats(judged(wrong))
+    flipped = wrong.copy()
+    flipped[np.flatnonzero(wrong)[:20]] = False
+    flipped[np.flatnonzero(~wrong)[:18]] = True
+    assert not judged(flipped).clearly_beats(judged(wrong))
 
 
 def test_fitting_twice_gives_the_same_bytes():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,18 @@ BLOCK = 1_024  # messages compared with the anchors at a time, to bound memory
 
 @dataclass(frozen=True)
 class Choice:
-    """What cross-validation chose. words: share `a` of the word kernel; 1.0 is the rung `words`."""
+    """What cross-validation chose.
+
+    words: share `a` of the word kernel; 1.0 is the rung `words`. strengths: of the penalty, one machine each; shares:
+    what each of them says counts in the sum, together 1.
+    """
 
     words: float
     gamma: float = 2.0
     layer: str = ""
     head: str = "ridge"
-    strength: float = 1.0
+    strengths: tuple[float, ...] = (1.0,)
+    shares: tuple[float, ...] = (1.0,)
     temperature: float = 1.0
     none: int | None = None
     reason: str = ""
@@ -170,6 +175,7 @@ class KernelMachine:
 
         tensors = load_file(folder / "machine.safetensors")
         choice = Choice(**json.loads((folder / "machine.json").read_bytes()))
+        choice = replace(choice, strengths=tuple(choice.strengths), shares=tuple(choice.shares))
         ngrams = Ngrams.load((folder / "vocabulary.json").read_bytes(), tensors["words.idf"])
         shape = (len(tensors["words.indptr"]) - 1, len(tensors["words.idf"]))
         words = csr_matrix((tensors["words.data"], tensors["words.indices"], tensors["words.indptr"]), shape=shape)
