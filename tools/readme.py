@@ -58,7 +58,8 @@ def hotel(words: dict[str, str]) -> str:
     ours = {line["base"]: line for line in found["summary"] if line["dataset"] == "asdc_l1"}
     peers = [run for run in found["peers"] if run["dataset"] == "asdc_l1"]
     first = ours["multilingual-e5-small"]
-    rows = [f"| {words['hotel'].format(n=first['test'])} | {words['right']} | {words['cpu']} | {words['memory']} |", "|---|---|---|---|"]
+    title = words["hotel"].format(n=first["test"])
+    rows = [f"| {title} | {words['right']} | {words['cpu']} | {words['memory']} |", "|---|---|---|---|"]
     for name, line in ((words["ours"], first), (words["ours_words"], ours[None])):
         rows.append(f"| {name} | {percent(line['accuracy'])} | {line['cpu_seconds']['mean']:.1f} | {line['peak_mib']:,} MiB |")
     if peers:
@@ -73,7 +74,8 @@ def hotel(words: dict[str, str]) -> str:
 def sets(words: dict[str, str]) -> str:
     """Every public set, and the one with out-of-scope requests."""
     summary = load("classify")["summary"]
-    rows = [f"| {words['set']} | {words['per_label']} | {words['base']} | {words['right']} | {words['cpu']} |", "|---|---|---|---|---|"]
+    titles = [words[name] for name in ("set", "per_label", "base", "right", "cpu")]
+    rows = [f"| {' | '.join(titles)} |", "|---|---|---|---|---|"]
     for line in summary:
         if line["dataset"] != "clinc150":
             per_label = words["all"] if line["per_label"] >= 10_000 else str(line["per_label"])

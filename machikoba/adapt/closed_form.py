@@ -10,6 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 from machikoba.adapt.fitted.kernel import softmax
 
+USUAL_FACTOR = 10.0  # what turns ridge's scores into calibrated odds, about
+LEAST_SPREAD = 0.05  # of an input of the confidence: one that hardly varied among few rows must not get a huge weight
 JITTER = 1e-3  # keeps the Cholesky factor of exact copies' kernel positive in float32
 
 
@@ -55,35 +57,40 @@ def _factor(square: np.ndarray, added: float) -> tuple[np.ndarray, bool]:
 
 
 def temperature(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """The factor on `scores` (n, n_labels) that makes their softmax most likely, and the log loss it leaves."""
+    """The factor on `scores` (n, n_labels) that makes their softmax most likely, and the log loss it leaves.
+
+    A weak prior around USUAL_FACTOR keeps it finite where no row is wrong.
+    """
     rows = np.arange(len(labels))
 
-    def loss(log_factor: float) -> float:
+    def log_loss(log_factor: float) -> float:
         probabilities = softmax(scores * np.exp(log_factor))[rows, labels]
         return float(-np.log(np.maximum(probabilities, 1e-9)).mean())
 
+    def loss(log_factor: float) -> float:
+        return log_loss(log_factor) + (log_factor - np.log(USUAL_FACTOR)) ** 2 / (8 * len(labels))
+
     best = minimize_scalar(loss, bounds=(-2.0, 5.0), method="bounded", options={"xatol": 0.02})
-    return float(np.exp(best.x)), float(best.fun)
+    return float(np.exp(best.x)), log_loss(float(best.x))
 
 
 def fit_trust(inputs: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Weights of the confidence, from rows that the machine had not seen.
 
     inputs (n, q) as of `trust_inputs`; right (n,) bool: the likeliest real label was the true one. A logistic regression
-    whose weights stay at zero or above (more likeness never lowers trust) and are drawn towards equal ones, so that with
-    few mistakes to learn from likeness still counts.
+    whose weights stay at zero or above (more likeness never lowers trust) and are drawn towards equal ones, and whose constant
+    towards the share of right rows, so that with few mistakes to learn from, or none, likeness still counts.
     """
     sign = np.where(right, 1.0, -1.0)
-    middle, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    middle, scale = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), LEAST_SPREAD)
     standard = (inputs - middle) / scale
     n_inputs = inputs.shape[1]
-    start = np.append(np.full(n_inputs, 1.0 / n_inputs), 0.0)
+    start = np.append(np.full(n_inputs, 1.0 / n_inputs), np.log((right.sum() + 1) / ((~right).sum() + 1)))
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         margin = sign * (standard @ weights[:-1] + weights[-1])
         slack = sign / (1.0 + np.exp(np.clip(margin, -30, 30)))
         pull = weights - start
-        pull[-1] = 0.0
         value = np.logaddexp(0.0, -margin).sum() + 2.0 * (pull**2).sum()
         return value, np.append(-slack @ standard, -slack.sum()) + 4.0 * pull
 
