@@ -43,7 +43,12 @@ slow: $(VENV)/.bases
 	$(BIN)/python -m pytest -m "slow or integration" -o addopts="-q --strict-markers"
 
 bench: $(VENV)/.bases
+	$(BIN)/python tools/install.py $(VENV) e5,gguf,dev,bench
 	$(BIN)/python bench/classify.py
+	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/bases.py
+	$(BIN)/python bench/demo.py
+	$(BIN)/python tools/readme.py
 
 clean:
 	rm -rf $(VENV) .machikoba build *.egg-info
