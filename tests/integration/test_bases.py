@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_e5_is_the_model_of_its_package(e5):
     for text in TEXTS:
         assert len(tokenizer("query: " + text)["input_ids"]) == engine.token_count(text, is_query=True)
     ours = Trunk(e5, ("last",), measured_speed(e5.folder.parent)).pool(TEXTS, FLAT)[:, 0]
-    theirs = engine.query(TEXTS)
+    theirs = engine.query([unicodedata.normalize("NFKC", text) for text in TEXTS])  # as the trunk does before any base
     cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosines.min() > 0.99
 
