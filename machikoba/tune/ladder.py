@@ -4,7 +4,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from machikoba.tune.estimate import Estimate, available_mib, estimate
 from machikoba.tune.options import Options
 
 FOLDS = 5
-THREADED_ROWS = 1_500  # below it, one thread of arithmetic: a second only waits for the first (ten times the CPU time)
 
 Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
 
@@ -100,7 +99,7 @@ def judge(step: Tried, train: Train, labels: Labels, options: Options, prices: P
         inside, outside = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
         if not len(outside):
             continue
-        with arithmetic(len(inside)):
+        with arithmetic():
             fitted = step.rung.fit(train.subset(inside), options.seed)
             scores = fitted.predict([train.texts[int(i)] for i in outside])
         probabilities[outside], trust[outside] = scores.probabilities, scores.confidence
@@ -117,7 +116,7 @@ def judge(step: Tried, train: Train, labels: Labels, options: Options, prices: P
 def refit(step: Tried, train: Train, options: Options, prices: Prices) -> Fitted:
     """The rung fitted on every training row; its cost is added to the step's."""
     cpu, wall = time.process_time(), time.monotonic()
-    with arithmetic(len(train)):
+    with arithmetic():
         fitted = step.rung.fit(train, options.seed)
     charge(step, cpu, wall, prices)
     return fitted
@@ -148,9 +147,10 @@ def winner(tried: Sequence[Tried]) -> Tried | None:
     return chosen
 
 
-def arithmetic(n_rows: int) -> AbstractContextManager[Any]:
-    """The threads that pay for `n_rows`."""
-    return threadpool_limits(1, user_api="blas") if n_rows < THREADED_ROWS else nullcontext()
+def arithmetic() -> AbstractContextManager[Any]:
+    """One thread for matrices of at most some thousand rows: a second mostly waits for the first, and on a PC that has
+    other work to do it waits ten times as long as it computes."""
+    return threadpool_limits(1, user_api="blas")
 
 
 def _read_ahead(rung: Rung, train: Train) -> None:

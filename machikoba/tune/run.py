@@ -350,7 +350,7 @@ def _time_order(plan: Plan, train_rows: np.ndarray, chosen: Tried, options: Opti
     old, new = plan.train(train_rows[parts[0]]), plan.train(train_rows[parts[1]])
     if len(np.unique(old.labels)) < len(plan.labels.names):
         return None
-    with ladder.arithmetic(len(old)):
+    with ladder.arithmetic():
         scores = chosen.rung.fit(old, options.seed).predict(new.texts)
     chosen_labels, confidence = decide(scores, plan.labels)
     right = correct(new.labels, chosen_labels)
