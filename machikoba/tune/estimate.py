@@ -10,12 +10,13 @@ from machikoba.adapt.features import FeaturesRung
 from machikoba.settings import Prices
 
 FITS = 6  # five folds and the refit
-# Fitted on bench/results/estimate.json: seconds of one fit on this project's machine, single-threaded arithmetic.
+# Fitted on bench/results/classify.json, which has estimate and measurement of every run: seconds of one fit.
 FIT_SECONDS = {"words": (0.05, 4.5e-4, 2.0e-9), "features": (0.10, 7.0e-4, 7.0e-9)}
 EFFICIENCY = 0.35  # share of the measured matrix speed that a whole model reaches on short messages
 TOKENS_PER_CHARACTER = 0.75  # between Japanese (about 0.7) and other scripts; a prefix adds a few
 PREFIX_TOKENS = 6
-WORDS_MIB = 350
+WORDS_MIB = 200  # Python and the arithmetic
+FITTING_MIB = 120  # what fitting takes beside the base
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ def estimate(rung: Rung, train: Train, prices: Prices) -> Estimate:
     start, per_row, per_square = FIT_SECONDS[rung.name]
     core = min(n, 2_048)
     fits = FITS * (start + per_row * n + per_square * core * core * (k + 10))
-    wall, cpu, mib = fits, fits, WORDS_MIB + int(core * core * 40 / 2**20)
+    kernels_mib = int(core * core * 40 / 2**20)
+    wall, cpu, mib = fits, fits, WORDS_MIB + kernels_mib
     if isinstance(rung, FeaturesRung):
         speed = rung.encoder.speed
         tokens = sum(map(len, train.texts)) * TOKENS_PER_CHARACTER + PREFIX_TOKENS * n
         reading = tokens * rung.encoder.base.megaflops_per_token / 1e3 / (speed.gigaflops * EFFICIENCY)
         wall, cpu = wall + reading, cpu + reading * speed.threads
-        mib += rung.encoder.base.memory_mib or _memory(rung)
+        mib = (rung.encoder.base.memory_mib or _memory(rung)) + FITTING_MIB + kernels_mib
     return Estimate(round(cpu, 1), round(wall, 1), mib, round(prices.yen(wall), 3))
 
 
