@@ -97,7 +97,10 @@ def filled(name: str, text: str) -> str:
     words = WORDS[name]
     parts = {"demo": demo(words, name.endswith(".ja.md")), "hotel": hotel(words), "sets": sets(words)}
     for part, content in parts.items():
-        text = re.sub(rf"(<!-- {part} -->\n).*?(\n<!-- /{part} -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.S)
+        text, places = re.subn(rf"(<!-- {part} -->\n).*?(<!-- /{part} -->)", lambda m, c=content: m[1] + c + "\n" + m[2], text,
+                               flags=re.S)
+        if places != 1:
+            raise SystemExit(f"{name} has {places} places for {part}")
     return text
 
 
