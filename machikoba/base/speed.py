@@ -14,6 +14,7 @@ import psutil
 from machikoba.language import _
 
 SIZE = 512  # of the measured matrices: like one layer of a small model on one batch
+ATTEMPTS = 40  # the best counts, so that what else the machine is doing does not
 WORTHWHILE = 1.3  # bfloat16 must be this much faster: it rounds more
 
 
@@ -58,7 +59,7 @@ def _measure(threads: int) -> Speed:
     for dtype in (torch.float32, torch.bfloat16):
         left, right = (torch.ones(SIZE, SIZE, dtype=dtype) for _i in range(2))
         best = float("inf")
-        for _attempt in range(8):
+        for _attempt in range(ATTEMPTS):
             start = time.perf_counter()
             left @ right
             best = min(best, time.perf_counter() - start)
