@@ -372,6 +372,7 @@ def missing(attempt: dict[str, Any]) -> str:
         if attempt["messages_needed"] is None:
             return _("the mistakes are too frequent: more messages alone will not do")
         more = max(1, attempt["messages_needed"] - attempt["messages"])
+        more = f"{round(more, 2 - len(str(more))):,}"  # an extrapolation: two digits are more than it knows
         return _("about {n} more sorted messages are needed (an 80% chance at the mistakes seen so far)").format(n=more)
     seen = _("{answered} answers checked, {wrong} wrong").format(answered=attempt["answered"], wrong=attempt["wrong"])
     if attempt["needed"] is None:
