@@ -16,11 +16,12 @@ from pathlib import Path
 from harness import DATA, ROOT, rows, write_result
 
 READ = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from machikoba.base.load import find_base
 from machikoba.base.speed import measured_speed
 from machikoba.base.trunk import Trunk
+from machikoba.memory import peak_mib
 name, home, texts = sys.argv[1], Path(sys.argv[2]), json.load(open(sys.argv[3]))
 began = time.monotonic()
 base = find_base(name, home)
@@ -36,7 +37,7 @@ if len(sys.argv) > 4:
     found |= {"dtype": speed.dtype, "threads": speed.threads, "tokens_per_second": round(tokens / seconds),
               "gigaflops": round(tokens * base.megaflops_per_token / seconds / 1e3),
               "bare_product_gigaflops": round(speed.gigaflops)}
-print(json.dumps(found | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+print(json.dumps(found | {"peak_mib": peak_mib()}))
 """
 
 

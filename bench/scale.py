@@ -24,14 +24,15 @@ from harness import DATA, ROOT, draw, machikoba, write_result, write_rows
 ROWS = 100_000
 ROWS_FOR_A_MODEL = 20_000
 MEASURE = """
-import json, resource, runpy, sys, time
+import json, runpy, sys, time
+from machikoba.memory import peak_mib
 sys.argv = ["machikoba", *sys.argv[1:]]
 began = time.monotonic()
 try:
     runpy.run_module("machikoba", run_name="__main__")
 finally:
     print(json.dumps({"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time(), 1),
-                      "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}), file=sys.stderr)
+                      "peak_mib": peak_mib()}), file=sys.stderr)
 """
 
 

@@ -12,9 +12,10 @@ from machikoba.language import _
 def convert(sources: Sequence[Path], folder: Path) -> None:
     """Writes the model in `sources` (one GGUF file, or its parts in order) into `folder`."""
     try:
-        import gguf  # noqa: F401  # Transformers reads the file through it
+        import accelerate  # noqa: F401  # Transformers reads the file through these two
+        import gguf  # noqa: F401
     except ImportError as error:
-        raise BaseError("gguf_missing", _("Reading a .gguf file needs the package gguf."), found=str(error),
+        raise BaseError("gguf_missing", _("Reading a .gguf file needs the packages gguf and accelerate."), found=str(error),
                         next="pip install 'machikoba[gguf]'") from error
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, logging

@@ -3,8 +3,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import psutil
-
 from machikoba.adapt.contract import Rung, Train
 from machikoba.adapt.features import FeaturesRung
 from machikoba.settings import Prices
@@ -52,8 +50,3 @@ def estimate(rung: Rung, train: Train, prices: Prices) -> Estimate:
 def _memory(rung: FeaturesRung) -> int:
     weights = sum(path.stat().st_size for path in rung.encoder.base.folder.glob("*.safetensors"))
     return 500 + weights * 2 // 2**20  # read as float16, held as up to float32
-
-
-def available_mib() -> int:
-    """Memory that programs could still take on this machine."""
-    return int(psutil.virtual_memory().available // 2**20)

@@ -1,7 +1,6 @@
 """Climbs from the cheapest rung, judges each on rows it had not seen, and stops as soon as the target is met."""
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,11 +12,12 @@ from threadpoolctl import threadpool_limits
 
 from machikoba.adapt.contract import Fitted, Rung, Scores, Train
 from machikoba.language import _
+from machikoba.memory import available_mib, peak_mib
 from machikoba.prove.metrics import Interval, Rate, accuracy, coverage_interval
 from machikoba.records.split import folds
 from machikoba.settings import Prices
 from machikoba.tasks.classify import Labels, correct, decide
-from machikoba.tune.estimate import Estimate, available_mib, estimate
+from machikoba.tune.estimate import Estimate, estimate
 from machikoba.tune.options import Options
 
 FOLDS = 5
@@ -158,14 +158,3 @@ def _read_ahead(rung: Rung, train: Train) -> None:
     encoder = getattr(rung, "encoder", None)
     if encoder is not None:
         encoder.layers(train.texts)
-
-
-def peak_mib() -> int:
-    """The most memory this process has held so far."""
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset // 2**20)
-    import resource
-
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10))

@@ -23,6 +23,7 @@ from machikoba.engine import judge
 from machikoba.engine.runtime import Engine
 from machikoba.errors import DataError, OptionError, RequirementError
 from machikoba.language import _
+from machikoba.memory import peak_mib
 from machikoba.pack.bundle import FORMAT, SUFFIX, TOKENS, Bundle, seal, write_file
 from machikoba.pack.card import card, notice
 from machikoba.prove.certificate import (
@@ -128,7 +129,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
         if options.require_certificate and certificate is None:
             raise _no_certificate(evidence)
         charged = {"cpu_seconds": round(time.process_time() - cpu, 2), "wall_seconds": round(time.monotonic() - wall, 2),
-                   "yen": round(price.yen(time.monotonic() - wall), 4), "peak_mib": ladder.peak_mib(),
+                   "yen": round(price.yen(time.monotonic() - wall), 4), "peak_mib": peak_mib(),
                    "assumptions": price.to_dict()}
         summary = {
             "bundle": str(target), "task": classify.NAME, "base": facts["base"]["name"] if facts["base"] else None,

@@ -15,16 +15,17 @@ from tests.conftest import ENDINGS, WORDS, messages, write_csv
 
 pytestmark = pytest.mark.slow
 MEASURE = """
-import resource, runpy, sys
+import runpy, sys
+from machikoba.memory import peak_mib
 sys.argv = ["machikoba", *sys.argv[1:]]
 try:
     runpy.run_module("machikoba", run_name="__main__")
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+    print(peak_mib(), file=sys.stderr)
 """
 
 
-def peak_mib(*arguments: object) -> tuple[int, dict]:
+def peak_of(*arguments: object) -> tuple[int, dict]:
     done = subprocess.run([sys.executable, "-c", MEASURE, *map(str, arguments), "--json"], capture_output=True, text=True,
                           env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
@@ -46,15 +47,15 @@ def long_file(path, n):
 
 
 def test_check_of_100_000_rows(tmp_path):
-    mib, found = peak_mib("check", long_file(tmp_path / "a.csv", 100_000))
+    mib, found = peak_of("check", long_file(tmp_path / "a.csv", 100_000))
     assert found["messages"] == 100_000
     assert mib < 1_024
 
 
 def test_predict_streams_100_000_rows(tmp_path):
     bundle = machikoba.tune(write_csv(tmp_path / "t.csv", messages(200)), tmp_path / "a.bundle", rungs=("words",)).path
-    few, _ = peak_mib("predict", bundle, long_file(tmp_path / "few.csv", 5_000), "--out", tmp_path / "few_out.csv")
-    many, found = peak_mib("predict", bundle, long_file(tmp_path / "many.csv", 100_000), "--out", tmp_path / "out.csv")
+    few, _ = peak_of("predict", bundle, long_file(tmp_path / "few.csv", 5_000), "--out", tmp_path / "few_out.csv")
+    many, found = peak_of("predict", bundle, long_file(tmp_path / "many.csv", 100_000), "--out", tmp_path / "out.csv")
     assert found["rows"] == 100_000
     assert many < few + 64
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
