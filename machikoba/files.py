@@ -15,6 +15,9 @@ import psutil
 from machikoba.errors import StorageError
 from machikoba.language import _
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_IN_RUST = f"(os error {errno.ENOSPC})"  # safetensors passes the system's words on, not its number
+
 
 def write(path: Path, data: bytes) -> None:
     """Writes `data` and waits until the disk has it. Raises StorageError."""
@@ -37,16 +40,21 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turns what the system says of a full or forbidden disk into a StorageError about `path`."""
+def storing(path: Path, expected: str = "", next: str = "") -> Iterator[None]:
+    """Turns what the system says of a full or forbidden disk into a StorageError about `path`; `expected` and `next`
+    may say more than the usual words."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    except Exception as error:
+        full = getattr(error, "errno", None) in FULL or FULL_IN_RUST in str(error)
+        if not full and getattr(error, "errno", None) is None:
+            raise  # not the system's: libraries raise OSError for unreadable content too
         raise StorageError(
             "disk_full" if full else "disk_refused", _("{path} could not be written.").format(path=path),
-            expected=_("room on the disk and permission to write"), found=error.strerror or str(error),
-            next=_("Make room on the disk.") if full else _("Choose another folder, or ask whoever owns this one."),
+            expected=expected or _("room on the disk and permission to write"),
+            found=getattr(error, "strerror", None) or str(error),
+            next=next or (_("Make room on the disk.") if full
+                          else _("Choose another folder, or ask whoever owns this one.")),
         ) from error
 
 

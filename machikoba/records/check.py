@@ -16,6 +16,7 @@ from machikoba.records.split import parse_date
 
 FEW_EXAMPLES = 8  # of a label; below it the label is hardly learnt
 SHOWN_ROWS = 5
+SHOWN_LABELS = 30
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Report:
             if column:
                 out.append(_("column   {what}: {name} ({reason})").format(what=what, **column))
         if self.labels:
-            counts = ", ".join(f"{name} {n:,}" for name, n in self.labels.items())
+            counts = _some([f"{name} {n:,}" for name, n in self.labels.items()], SHOWN_LABELS)
             out.append(_("labels   {n}: {counts}").format(n=len(self.labels), counts=counts))
         else:
             out.append(_("labels   none yet: tuning needs a column that says what kind each message is"))
@@ -71,9 +72,11 @@ class Report:
 
     def _problems(self) -> list[str]:
         out = []
-        for name, rows in self.small_labels.items():
+        for name, rows in list(self.small_labels.items())[:SHOWN_ROWS]:
             out.append(_("few      only {n} messages of {label} (rows {rows}): hardly enough to learn from").format(
                 n=len(rows), label=name, rows=_rows(rows)))
+        if len(self.small_labels) > SHOWN_ROWS:
+            out.append(_("few      and as few of {n} more labels").format(n=len(self.small_labels) - SHOWN_ROWS))
         for other, kept in self.merged_labels.items():
             out.append(_("spelling {other} is counted as {kept}").format(other=other, kept=kept))
         if self.rows_without_text:
@@ -139,5 +142,9 @@ def report(records: Records, none_label: str | None = None) -> Report:
 
 
 def _rows(rows: list[int]) -> str:
-    shown = ", ".join(map(str, rows[:SHOWN_ROWS]))
-    return shown if len(rows) <= SHOWN_ROWS else _("{rows} and {n} more").format(rows=shown, n=len(rows) - SHOWN_ROWS)
+    return _some([str(row) for row in rows], SHOWN_ROWS)
+
+
+def _some(names: list[str], shown: int) -> str:
+    first = ", ".join(names[:shown])
+    return first if len(names) <= shown else _("{rows} and {n} more").format(rows=first, n=len(names) - shown)

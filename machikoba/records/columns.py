@@ -15,7 +15,6 @@ TEXT_WORDS = ("問い合わせ内容", "お問い合わせ内容", "本文", "�
               "utterance", "inquiry", "comment", "question")
 LABEL_WORDS = ("分類", "区分", "カテゴリ", "種別", "ラベル", "label", "category", "intent", "topic", "class", "type")
 DATE_WORDS = ("受付日", "日付", "日時", "年月日", "受信日", "date", "time", "created")
-MOST_LABELS = 300
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _guess_label(columns: Sequence[str], rows: Sequence[Sequence[str]], text: st
         rank = _rank(name, LABEL_WORDS)
         if name == text or not values:
             continue
-        repeated = 2 <= distinct <= min(MOST_LABELS, max(3, 7 * len(values) // 10))
+        repeated = 2 <= distinct <= max(3, 7 * len(values) // 10)
         if rank < len(LABEL_WORDS) and (repeated or distinct == 1):
             candidates.append((rank, name, _("its name says so")))
     return Column(*min(candidates)[1:]) if candidates else None

@@ -49,7 +49,7 @@ def open_text(path: Path) -> Table:
 def detect_encoding(path: Path) -> tuple[str, str]:
     """The codec of a text file and why. Every byte is decoded strictly; ties go to the most plausible Japanese.
 
-    Raises DataError(encoding_mixed) naming the first line that breaks UTF-8.
+    Raises DataError(encoding_mixed) naming the line up to which the best of them fits.
     """
     with path.open("rb") as file:
         head = file.read(4)
@@ -61,8 +61,9 @@ def detect_encoding(path: Path) -> tuple[str, str]:
         candidates = ["utf-8", "cp932", "euc_jp"]
     fitting = [codec for codec in candidates if _decodes(path, codec)]
     if not fitting:
+        row = max(_first_bad_line(path, codec) for codec in candidates)  # of the encoding that goes furthest
         raise DataError(
-            "encoding_mixed", _("{where} mixes character encodings.").format(where=Source(path).where(_first_bad_line(path))),
+            "encoding_mixed", _("{where} mixes character encodings.").format(where=Source(path).where(row)),
             expected=_("one encoding throughout: UTF-8, CP932 (Shift_JIS), UTF-16 or EUC-JP"),
             found=_("bytes that fit none of them"),
             next=_("Open the file in Excel, correct the garbled row and save it as .xlsx or as \"CSV UTF-8\"."))
@@ -92,11 +93,12 @@ def _plausible(path: Path, codec: str) -> float:
     return (len(_JAPANESE.findall(text)) - 3 * len(_ODD.findall(text))) / max(1, len(wide))
 
 
-def _first_bad_line(path: Path) -> int:
+def _first_bad_line(path: Path, codec: str) -> int:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                line.decode("utf-8")
+                if _UNASSIGNED.search(line.decode(codec)):
+                    return number
             except UnicodeDecodeError:
                 return number
     return 1

@@ -3,14 +3,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from machikoba.adapt.choose import MAX_ANCHORS
 from machikoba.adapt.contract import Rung, Train
 from machikoba.adapt.features import FeaturesRung
 from machikoba.settings import Prices
 
 FITS = 6  # five folds and the refit
-# Fitted on bench/results/classify.json, which has estimate and measurement of every run: seconds of one fit.
-FIT_SECONDS = {"words": (0.05, 4.5e-4, 2.0e-9), "features": (0.10, 7.0e-4, 7.0e-9)}
-EFFICIENCY = 0.35  # share of the measured matrix speed that a whole model reaches on short messages
+# Fitted on bench/results/classify.json, which has estimate and measurement of every run: seconds to start, of each
+# character, and of each row x anchor x (label + 30), for one fit.
+FIT_SECONDS = {"words": (0.06, 9.7e-6, 8.0e-10), "features": (0.06, 0.0, 1.54e-9)}
+LOAD_SECONDS = 3.4  # the libraries of a base, and its weights
+EFFICIENCY = 0.44  # share of the measured matrix speed that a whole model reaches on short messages
 TOKENS_PER_CHARACTER = 0.75  # between Japanese (about 0.7) and other scripts; a prefix adds a few
 PREFIX_TOKENS = 6
 WORDS_MIB = 200  # Python and the arithmetic
@@ -33,16 +36,17 @@ class Estimate:
 def estimate(rung: Rung, train: Train, prices: Prices) -> Estimate:
     """The cost of judging `rung` on `train` by cross-validation and refitting it."""
     n, k = len(train), len(train.names)
-    start, per_row, per_square = FIT_SECONDS[rung.name]
-    core = min(n, 2_048)
-    fits = FITS * (start + per_row * n + per_square * core * core * (k + 10))
+    characters = sum(map(len, train.texts))
+    start, per_character, per_product = FIT_SECONDS[rung.name]
+    core = min(n, MAX_ANCHORS)
+    fits = FITS * (start + per_character * characters + per_product * n * core * (k + 30))
     kernels_mib = int(core * core * 40 / 2**20)
     wall, cpu, mib = fits, fits, WORDS_MIB + kernels_mib
     if isinstance(rung, FeaturesRung):
         speed = rung.encoder.speed
-        tokens = sum(map(len, train.texts)) * TOKENS_PER_CHARACTER + PREFIX_TOKENS * n
+        tokens = characters * TOKENS_PER_CHARACTER + PREFIX_TOKENS * n
         reading = tokens * rung.encoder.base.megaflops_per_token / 1e3 / (speed.gigaflops * EFFICIENCY)
-        wall, cpu = wall + reading, cpu + reading * speed.threads
+        wall, cpu = wall + LOAD_SECONDS + reading, cpu + LOAD_SECONDS + reading * speed.threads
         mib = (rung.encoder.base.memory_mib or _memory(rung)) + FITTING_MIB + kernels_mib
     return Estimate(round(cpu, 1), round(wall, 1), mib, round(prices.yen(wall), 3))
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import sys
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
+from machikoba.base import gguf
 from machikoba.base.catalog import catalog, default_base
 from machikoba.base.charsmap import precompiled
 from machikoba.base.encoder import Encoder
@@ -18,7 +22,7 @@ from machikoba.base.load import find_base
 from machikoba.base.speed import Speed, measured_speed
 from machikoba.base.tokens import TokenWeights
 from machikoba.base.trunk import Trunk, batches
-from machikoba.errors import BaseError
+from machikoba.errors import BaseError, MachikobaError
 
 PLAIN = Speed("float32", 1, "test", 1.0)
 FLAT = TokenWeights(np.zeros(0, np.int64), np.zeros(0, np.float32), 1.0)
@@ -180,3 +184,33 @@ def test_unreadable_folders(tiny_encoder, tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but no more")
     base_error(tmp_path / "broken.gguf", tmp_path, "base_unreadable")
     assert not list((tmp_path / "bases").glob("*"))
+
+
+@pytest.mark.parametrize(("refusal", "code"), [
+    (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+    (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk_full"),
+    (PermissionError(errno.EACCES, "Permission denied"), "disk_refused"),
+    (ValueError("not a model"), "base_unreadable"),
+    (OSError("a library's own words"), "base_unreadable"),
+])
+def test_unpacking_that_fails_says_why_and_leaves_nothing(refusal, code, tmp_path, monkeypatch):
+    def refuse(sources, folder):
+        (folder / "config.json").write_text("{}")
+        raise refusal
+
+    monkeypatch.setattr(gguf, "convert", refuse)
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    with pytest.raises(MachikobaError) as caught:
+        find_base(str(tmp_path / "a.gguf"), tmp_path)
+    assert caught.value.code == code
+    assert not list((tmp_path / "bases").glob("*"))
+
+
+@pytest.mark.parametrize("package", ["gguf", "accelerate"])
+def test_a_gguf_file_without_its_packages(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BaseError) as caught:
+        find_base(str(tmp_path / "a.gguf"), tmp_path)
+    assert caught.value.code == "gguf_missing"
+    assert "pip install" in caught.value.next

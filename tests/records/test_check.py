@@ -27,3 +27,12 @@ def test_a_file_without_labels_is_fine_to_check(tmp_path):
     path.write_text("内容\n駐車場はありますか\n朝食は何時ですか\n", encoding="utf-8")
     assert check(path).labels == {}
     assert any("none yet" in line for line in check(path).lines())
+
+
+def test_hundreds_of_small_labels_take_few_lines(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text,label", *(f"message {i} of {i % 60} kinds,kind {i % 60}" for i in range(120))]), "utf-8")
+    report = check(path)
+    assert len(report.small_labels) == 60
+    assert len([line for line in report.lines() if line.startswith("few")]) == 6
+    assert "30 more" in "\n".join(report.lines())

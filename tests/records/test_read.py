@@ -133,6 +133,17 @@ def test_broken_text_files(tmp_path, content, code):
     refused(save(tmp_path / "a.csv", content), code)
 
 
+def test_mixed_encodings_name_the_row_where_the_best_one_ends(tmp_path):
+    office = "text,label\n" + "駐車場,x\n" * 30
+    error = refused(save(tmp_path / "a.csv", office.encode("cp932") + "駐車場,y\n".encode()), "encoding_mixed")
+    assert "row 32" in error.message
+
+
+def test_a_label_column_may_have_hundreds_of_kinds(tmp_path):
+    lines = [f"message number {i} about {i % 500},kind {i % 500}" for i in range(2_000)]
+    assert len(read(save(tmp_path / "a.csv", "\n".join(["text,label", *lines]))).label_counts()) == 500
+
+
 @pytest.mark.parametrize("size", [100_000, 10 << 20])
 def test_a_huge_cell_names_its_row(tmp_path, size):
     error = refused(save(tmp_path / "a.csv", "text,label\nok,x\n" + "あ" * size + ",y\n"), "cell_too_long")
