@@ -12,6 +12,7 @@ from machikoba.adapt.fitted.kernel import softmax
 
 USUAL_FACTOR = 10.0  # what turns ridge's scores into calibrated odds, about
 LEAST_SPREAD = 0.05  # of an input of the confidence: one that hardly varied among few rows must not get a huge weight
+ABSENT = -10.0  # log odds of a label without a row
 JITTER = 1e-3  # keeps the Cholesky factor of exact copies' kernel positive in float32
 
 
@@ -39,13 +40,22 @@ def ridge(kernel: np.ndarray, among: np.ndarray, wanted: np.ndarray, strengths: 
 
 def logistic(kernel: np.ndarray, among: np.ndarray, labels: np.ndarray, strength: float,
              n_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (m, n_labels) and constants (n_labels,) of multinomial logistic regression in the kernel's space."""
+    """Weights (m, n_labels) and constants (n_labels,) of multinomial logistic regression in the kernel's space.
+
+    A label of which there is no row, as in a fold of many near-duplicates, gets no weights and a constant of ABSENT.
+    """
+    inner, constants = np.zeros((among.shape[0], n_labels)), np.full(n_labels, ABSENT)
+    present = np.unique(labels)
+    if len(present) == 1:
+        constants[present] = 0.0
+        return inner.astype(np.float32), constants.astype(np.float32)
     lower = np.tril(_factor(among, JITTER)[0])
     mapped = solve_triangular(lower, kernel.T, lower=True).T
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(mapped, labels)
-    inner, constants = model.coef_.T, model.intercept_
-    if n_labels == 2:  # scikit-learn gives one column of log odds for two labels
-        inner, constants = np.column_stack([-inner / 2, inner / 2]), np.array([-constants[0] / 2, constants[0] / 2])
+    found, shift = model.coef_.T, model.intercept_
+    if len(present) == 2:  # scikit-learn gives one column of log odds for two labels
+        found, shift = np.column_stack([-found / 2, found / 2]), np.array([-shift[0] / 2, shift[0] / 2])
+    inner[:, present], constants[present] = found, shift
     return solve_triangular(lower, inner.astype(np.float32), lower=True, trans="T"), constants.astype(np.float32)
 
 

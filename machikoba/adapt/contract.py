@@ -1,16 +1,22 @@
 """What a rung of the ladder promises: it sees examples and nothing else of the world.
 
+    rung.cross_fit(train) -> OutOfFold  how it does on rows that it did not learn from
     rung.fit(train) -> Fitted          learns; every choice is made by cross-validation inside `train`
     fitted.predict(texts) -> Scores    what serving needs: a label's probability and one confidence
     fitted.save() -> files by name     tensors and JSON, never pickle; `KernelMachine.load` reads them back
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
+from machikoba.records.split import folds
+
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,25 @@ class Scores:
     confidence: np.ndarray
 
 
+@dataclass(frozen=True)
+class OutOfFold:
+    """rows (m,): training rows that were held out; scores: by models that had not seen them, in the order of `rows`."""
+
+    rows: np.ndarray
+    scores: Scores
+
+
+Say = Callable[[int, int], None]  # (steps done, steps in all)
+
+
+class Diverged(Exception):
+    """Training went astray: its loss rose instead of falling. Whoever climbs the ladder says so and goes on."""
+
+    def __init__(self, first: float, last: float) -> None:
+        super().__init__(f"loss {first:.2f} -> {last:.2f}")
+        self.first, self.last = first, last
+
+
 class Fitted(Protocol):
     """What a rung leaves behind."""
 
@@ -61,4 +86,27 @@ class Rung(Protocol):
     @property
     def base(self) -> str | None: ...
 
+    def cross_fit(self, train: Train, seed: int, say: Say) -> OutOfFold: ...
+
     def fit(self, train: Train, seed: int = 0) -> Fitted: ...
+
+
+class ByFolds(ABC):
+    """`cross_fit` for rungs whose fits are cheap: every row is judged once, by a fit on the other folds."""
+
+    @abstractmethod
+    def fit(self, train: Train, seed: int = 0) -> Fitted: ...
+
+    def cross_fit(self, train: Train, seed: int, say: Say) -> OutOfFold:
+        """Five folds that keep near-duplicates together."""
+        part = folds(train.labels, train.groups, FOLDS, seed)
+        probabilities = np.zeros((len(train), len(train.names)), dtype=np.float32)
+        trust = np.zeros(len(train))
+        for fold in range(FOLDS):
+            say(fold, FOLDS)
+            inside, outside = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
+            if len(outside):
+                scores = self.fit(train.subset(inside), seed).predict([train.texts[int(i)] for i in outside])
+                probabilities[outside], trust[outside] = scores.probabilities, scores.confidence
+        say(FOLDS, FOLDS)
+        return OutOfFold(np.arange(len(train)), Scores(probabilities, trust))

@@ -4,12 +4,12 @@ from __future__ import annotations
 from functools import partial
 
 from machikoba.adapt.choose import learn
-from machikoba.adapt.contract import Train
+from machikoba.adapt.contract import ByFolds, OutOfFold, Say, Train
 from machikoba.adapt.fitted.kernel import KernelMachine
 from machikoba.base.encoder import Encoder
 
 
-class FeaturesRung:
+class FeaturesRung(ByFolds):
     """Implements `Rung`. The encoder reads each text once, however many folds there are."""
 
     name = "features"
@@ -17,6 +17,11 @@ class FeaturesRung:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.base = encoder.base.name
+
+    def cross_fit(self, train: Train, seed: int, say: Say) -> OutOfFold:
+        """The base reads every text once, before the folds ask for parts of them."""
+        self.encoder.layers(train.texts)
+        return super().cross_fit(train, seed, say)
 
     def fit(self, train: Train, seed: int = 0) -> KernelMachine:
         """Kernel ridge or logistic regression over the features of one layer and the words."""

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from machikoba.adapt.choose import learn
-from machikoba.adapt.contract import Train
+from machikoba.adapt.contract import ByFolds, Train
 from machikoba.adapt.fitted.kernel import KernelMachine
 
 
-class WordsRung:
+class WordsRung(ByFolds):
     """Implements `Rung`."""
 
     name = "words"

@@ -36,6 +36,10 @@ class Encoder:
         """The number format and threads in use."""
         return self._speed(self._home)
 
+    def rest(self) -> None:
+        """Takes the base out of memory; what it has read stays known."""
+        self._trunk = None
+
     def layers(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Raw features (n, d) of `texts` by layer of the base."""
         fresh = [text for text in dict.fromkeys(texts) if text not in self._known]

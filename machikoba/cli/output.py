@@ -85,7 +85,8 @@ def progress() -> Iterator[Say]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    names = {"words": _("words"), "features": _("words and open model"), "reading": _("open model reads"),
+    names = {"words": _("words"), "features": _("words and open model"), "lora": _("tuning the open model"),
+             "reading": _("open model reads"),
              "packing": _("packing and testing")}
     with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
                   TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:

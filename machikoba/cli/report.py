@@ -46,7 +46,10 @@ def result_lines(result: Result) -> list[str]:
 
 
 def _step(step: Tried) -> str:
-    return _("words only") if step.rung.base is None else _("+ open model {base}, frozen").format(base=step.rung.base)
+    if step.rung.base is None:
+        return _("words only")
+    form = _("+ open model {base}, tuned") if step.rung.name == "lora" else _("+ open model {base}, frozen")
+    return form.format(base=step.rung.base)
 
 
 def _step_line(number: int, step: Tried) -> str:

@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from machikoba import files
 from machikoba.adapt.contract import Scores
-from machikoba.adapt.fitted.kernel import KernelMachine
+from machikoba.adapt.fitted.kernel import ADAPTER, KernelMachine
+from machikoba.base.adapter import PEFT_WEIGHTS
 from machikoba.base.load import Base, find_base
 from machikoba.base.speed import Speed, machine
 from machikoba.base.tokens import TokenWeights
@@ -35,7 +36,7 @@ class Engine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._trunks: dict[tuple[str, tuple[str, ...], str], Trunk] = {}
+        self._trunks: dict[tuple[str, tuple[str, ...], str, str], Trunk] = {}
 
     def load(self, path: Path, *, check_machine: bool = True) -> Service:
         """The bundle at `path`, ready to answer.
@@ -54,27 +55,30 @@ class Engine:
         encode = None
         if facts["base"] is not None:
             weights = TokenWeights.load(bundle.weights / TOKENS)
-            encode = self._encoder(facts, find_base(facts["base"]["source"], self.home), weights)
+            encode = self._encoder(bundle, find_base(facts["base"]["source"], self.home), weights)
         with threadpool_limits(ARITHMETIC_THREADS, user_api="blas"):
             machine_ = KernelMachine.load(bundle.weights, encode)
         labels = Labels(tuple(facts["labels"]), facts["none_label"], tuple(facts["never_automatic"]))
         return Service(bundle, machine_, labels, facts["threshold"] is not None)
 
-    def _encoder(self, facts: dict[str, Any], base: Base, weights: TokenWeights) -> Callable[[Sequence[str]], np.ndarray]:
+    def _encoder(self, bundle: Bundle, base: Base, weights: TokenWeights) -> Callable[[Sequence[str]], np.ndarray]:
+        facts = bundle.facts
         if base.sha256 != facts["base"]["sha256"]:
             raise BundleError(
                 "bundle_wrong_base", _("This bundle was made with another copy of {name}.").format(name=base.name),
                 expected=f"sha256 {facts['base']['sha256']}", found=f"sha256 {base.sha256}",
                 next=_("Install the version that the bundle names, or tune again with this one."))
-        layers = (facts["base"]["layer"],)
-        key = (base.sha256, layers, facts["base"]["dtype"])
+        about = facts["base"]
+        adapter = bundle.weights / ADAPTER if about.get("adapter") else None
+        layers = (about["layer"],)
+        key = (base.sha256, layers, about["dtype"], files.digest(adapter / PEFT_WEIGHTS) if adapter else "")
 
         def encode(texts: Sequence[str]) -> np.ndarray:
             if key not in self._trunks:
                 from machikoba.base.trunk import Trunk
 
-                speed = Speed(facts["base"]["dtype"], facts["base"]["threads"], "as in the proof", 0.0)
-                self._trunks[key] = Trunk(base, layers, speed)
+                speed = Speed(about["dtype"], about["threads"], "as in the proof", 0.0)
+                self._trunks[key] = Trunk(base, layers, speed, bool(about.get("both_ways")), adapter)
             return self._trunks[key].pool(texts, weights)[:, 0]
 
         return encode

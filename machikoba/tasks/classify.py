@@ -8,11 +8,13 @@ import numpy as np
 
 from machikoba.adapt.contract import Rung, Scores
 from machikoba.adapt.features import FeaturesRung
+from machikoba.adapt.lora import LoraRung
 from machikoba.adapt.words import WordsRung
 from machikoba.base.encoder import Encoder
 
 NAME = "classify"
-RUNGS = ("words", "features")
+RUNGS = ("words", "features", "lora")
+DEFAULT_RUNGS = ("words", "features")  # training takes minutes where these take seconds: whoever wants it asks for it
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,13 @@ class Labels:
 
 
 def ladder(encoders: Sequence[Encoder], wanted: Sequence[str]) -> list[Rung]:
-    """The rungs named in `wanted`, cheapest first; one of `features` for each base, smallest base first."""
+    """The rungs named in `wanted`, cheapest first; `features` and `lora` once for each base, smallest base first."""
     rungs: list[Rung] = [WordsRung()] if "words" in wanted else []
+    by_size = sorted(encoders, key=lambda encoder: encoder.base.megaflops_per_token)
     if "features" in wanted:
-        rungs += [FeaturesRung(encoder) for encoder in sorted(encoders, key=lambda e: e.base.megaflops_per_token)]
+        rungs += [FeaturesRung(encoder) for encoder in by_size]
+    if "lora" in wanted:
+        rungs += [LoraRung(encoder) for encoder in by_size]
     return rungs
 
 

@@ -5,30 +5,30 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from machikoba.adapt.contract import Fitted, Rung, Scores, Train
+from machikoba.adapt.contract import Diverged, Fitted, Rung, Scores, Train
 from machikoba.language import _
 from machikoba.memory import available_mib, peak_mib
 from machikoba.prove.metrics import Interval, Rate, accuracy, coverage_interval
-from machikoba.records.split import folds
 from machikoba.settings import Prices
 from machikoba.tasks.classify import Labels, correct, decide
 from machikoba.tune.estimate import Estimate, estimate
 from machikoba.tune.options import Options
-
-FOLDS = 5
 
 Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Every training row judged by a model that had not seen it. chosen: label index; confidence: -inf for a person."""
+    """Training rows judged by models that had not seen them. rows (m,): which; chosen: label index; confidence: -inf for
+    a person."""
 
+    rows: np.ndarray
     scores: Scores
     chosen: np.ndarray
     confidence: np.ndarray
@@ -88,26 +88,20 @@ def climb(train: Train, rungs: Sequence[Rung], labels: Labels, options: Options,
 
 
 def judge(step: Tried, train: Train, labels: Labels, options: Options, prices: Prices, say: Say) -> None:
-    """Cross-validates one rung and fills in what it reached and cost."""
+    """Cross-validates one rung and fills in what it reached and cost; a rung whose training diverges is passed over."""
     cpu, wall = time.process_time(), time.monotonic()
-    part = folds(train.labels, train.groups, FOLDS, options.seed)
-    probabilities = np.zeros((len(train), len(train.names)), dtype=np.float32)
-    trust = np.zeros(len(train))
-    _read_ahead(step.rung, train)
-    for fold in range(FOLDS):
-        say(step.rung.name, fold, FOLDS)
-        inside, outside = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
-        if not len(outside):
-            continue
+    try:
         with arithmetic():
-            fitted = step.rung.fit(train.subset(inside), options.seed)
-            scores = fitted.predict([train.texts[int(i)] for i in outside])
-        probabilities[outside], trust[outside] = scores.probabilities, scores.confidence
-    say(step.rung.name, FOLDS, FOLDS)
-    scores = Scores(probabilities, trust)
-    chosen, confidence = decide(scores, labels)
-    step.unseen = OutOfFold(scores, chosen, confidence, correct(train.labels, chosen))
-    step.cv_accuracy = accuracy(train.labels, chosen)
+            held_out = step.rung.cross_fit(train, options.seed, partial(say, step.rung.name))
+    except Diverged as error:
+        step.skipped_because = _("training went astray: the loss rose from {first} to {last}").format(
+            first=f"{error.first:.2f}", last=f"{error.last:.2f}")
+        charge(step, cpu, wall, prices)
+        return
+    true = train.labels[held_out.rows]
+    chosen, confidence = decide(held_out.scores, labels)
+    step.unseen = OutOfFold(held_out.rows, held_out.scores, chosen, confidence, correct(true, chosen))
+    step.cv_accuracy = accuracy(true, chosen)
     step.coverage = coverage_interval(confidence, step.unseen.correct, options.target_error, seed=options.seed)
     step.met = step.coverage.low >= options.target_coverage
     charge(step, cpu, wall, prices)
@@ -132,7 +126,7 @@ def charge(step: Tried, cpu: float, wall: float, prices: Prices) -> None:
 
 
 def winner(tried: Sequence[Tried]) -> Tried | None:
-    """The rung to use: the one that met the target, else the one most often right.
+    """The rung to use: the one that met the target, else the one most often right on the rows that all were judged on.
 
     Coverage far from the target is a matter of a few rows, so it decides only where it is clearly larger: its lower end
     above the other's value.
@@ -140,21 +134,21 @@ def winner(tried: Sequence[Tried]) -> Tried | None:
     judged = [step for step in tried if step.cv_accuracy is not None and step.coverage is not None]
     if not judged:
         return None
-    chosen = max(judged, key=lambda step: (step.met, step.cv_accuracy.value if step.cv_accuracy else 0.0))
+    shared = set.intersection(*(set(step.unseen.rows.tolist()) for step in judged if step.unseen))
+    chosen = max(judged, key=lambda step: (step.met, _right(step, shared)))
     for step in judged:
         if not chosen.met and step.coverage and chosen.coverage and step.coverage.low > chosen.coverage.value:
             chosen = step
     return chosen
 
 
+def _right(step: Tried, rows: set[int]) -> float:
+    """Share of `rows` that the rung got right while it had not seen them."""
+    assert step.unseen is not None
+    return float(step.unseen.correct[np.isin(step.unseen.rows, sorted(rows))].mean())
+
+
 def arithmetic() -> AbstractContextManager[Any]:
     """One thread for matrices of at most some thousand rows: a second mostly waits for the first, and on a PC that has
     other work to do it waits ten times as long as it computes."""
     return threadpool_limits(1, user_api="blas")
-
-
-def _read_ahead(rung: Rung, train: Train) -> None:
-    """Lets the base read every text once, before the folds ask for parts of them."""
-    encoder = getattr(rung, "encoder", None)
-    if encoder is not None:
-        encoder.layers(train.texts)

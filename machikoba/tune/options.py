@@ -25,7 +25,7 @@ class Options:
     target_coverage: float = 0.8
     confidence: float = 0.95
     budget_seconds: float | None = None
-    rungs: tuple[str, ...] = classify.RUNGS
+    rungs: tuple[str, ...] = classify.DEFAULT_RUNGS
     holdout: str = "auto"
     require_certificate: bool = False
     seed: int = 0

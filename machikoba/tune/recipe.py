@@ -9,7 +9,7 @@ from typing import Any
 from machikoba import files
 from machikoba.adapt.fitted.kernel import Choice
 from machikoba.records.read import Records
-from machikoba.tune.ladder import FOLDS, Tried
+from machikoba.tune.ladder import Tried
 from machikoba.tune.options import Options
 
 
@@ -22,7 +22,7 @@ def recipe(records: Records, options: Options, facts: dict[str, Any], choice: Ch
                  "encoding": source.encoding, "text": records.text.name, "label": records.label and records.label.name,
                  "date": records.date and records.date.name, "rows": records.rows_read},
         "settings": {key: value for key, value in asdict(options).items() if key not in ("text", "label", "sheet")},
-        "base": facts["base"] or {}, "rung": {"name": chosen.rung.name, "folds": FOLDS},
+        "base": facts["base"] or {}, "rung": {"name": chosen.rung.name},
         "choice": asdict(choice), "versions": facts["versions"], "machine": {"processor": facts["machine"]},
         "run": {"started": started.isoformat(timespec="seconds")},
     }

@@ -163,7 +163,7 @@ def _target(data: str | Path, out: str | Path | None, where: Path) -> Path:
 
 
 def _base_names(options: Options) -> Sequence[str]:
-    if "features" not in options.rungs:
+    if not {"features", "lora"} & set(options.rungs):
         return ()
     return options.bases or (default_base(classify.NAME).name,)
 
@@ -273,9 +273,11 @@ def _facts(plan: Plan, chosen: Tried, fitted: KernelMachine, encoders: Sequence[
 
         speed = encoder.speed
         source = encoder.base.source
+        tuned = bool(fitted.adapter)
         base = {"name": encoder.base.name, "source": str(Path(source).resolve()) if Path(source).exists() else source,
                 "sha256": encoder.base.sha256, "licence": encoder.base.licence, "notice": encoder.base.notice,
-                "layer": fitted.choice.layer, "dtype": speed.dtype, "threads": speed.threads, "reason": speed.reason}
+                "layer": fitted.choice.layer, "adapter": tuned, "both_ways": tuned and encoder.base.kind == "decoder",
+                "dtype": speed.dtype, "threads": speed.threads, "reason": speed.reason}
         versions |= {"torch": torch.__version__, "transformers": transformers.__version__}
     return {"format": FORMAT, "task": classify.NAME, "labels": list(plan.labels.names), "none_label": plan.labels.none,
             "never_automatic": list(plan.labels.never), "base": base, "rung": chosen.rung.name, "threshold": None,
@@ -307,7 +309,7 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
     if not len(certify_rows):
         train = plan.train(plan.rows("train"))
         answered = unseen.confidence >= candidate if candidate is not None else np.zeros(len(train), dtype=bool)
-        figures = judge.measure(train.labels, unseen.scores.probabilities, unseen.confidence, answered, plan.labels,
+        figures = judge.measure(train.labels[unseen.rows], unseen.scores.probabilities, unseen.confidence, answered, plan.labels,
                                 "cross-validation")
         return {"test": figures, "attempt": outlook, "certify_rows": []}, None, {}
     service = engine.prepare(Bundle(draft, facts))
@@ -317,7 +319,7 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
     thresholds = choose_thresholds(unseen.confidence, unseen.correct, n_groups, options.target_error,
                                    spent_level(options.confidence, 1))
     fingerprint = hashlib.sha256(b"".join([
-        *(path.read_bytes() for path in sorted((draft / "weights").iterdir())), thresholds.tobytes(),
+        *(path.read_bytes() for path in sorted((draft / "weights").rglob("*")) if path.is_file()), thresholds.tobytes(),
         "\n".join(plan.examples[i].id for i in certify_rows).encode()])).hexdigest()
     k = spend(where, fingerprint, groups)
     level = spent_level(options.confidence, k)

@@ -47,6 +47,16 @@ def test_logistic_agrees_with_its_primal():
     assert (among @ weights + constants).argmax(1).tolist().count(0) in range(10, 51)
 
 
+def test_a_label_without_a_row_is_hardly_ever_chosen():
+    square = kernel(12, 12)[1]
+    for present in ([1], [0, 2], [0, 1, 3]):
+        labels = np.resize(present, 12)
+        weights, constants = logistic(square, square, labels, 10.0, 4)
+        assert weights.shape == (12, 4)
+        assert (softmax(square @ weights + constants).argmax(1) == labels).mean() > 0.5
+        assert (softmax(square @ weights + constants)[:, [k for k in range(4) if k not in present]] < 0.01).all()
+
+
 def test_temperature_finds_the_scale():
     draw = np.random.default_rng(0)
     scores = draw.normal(size=(4_000, 3))

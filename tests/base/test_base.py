@@ -106,7 +106,7 @@ def test_layers_of_a_decoder_leave_out_the_first_token_and_stop_early(tiny_decod
     base = find_base(str(tiny_decoder), tmp_path)
     trunk = Trunk(base, ("2",), PLAIN)
     ran = []
-    trunk._blocks[3].register_forward_hook(lambda *_: ran.append(3))
+    trunk.blocks(3)[0][1].register_forward_hook(lambda *_: ran.append(3))
     pooled = trunk.pool(["駐車場と風呂"], FLAT)
     assert not ran
     model, tokenizer = AutoModel.from_pretrained(tiny_decoder).eval(), AutoTokenizer.from_pretrained(tiny_decoder)
@@ -179,7 +179,7 @@ def test_unreadable_folders(tiny_encoder, tmp_path):
     shutil.copytree(tiny_encoder, broken)
     (broken / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(BaseError) as caught:
-        Trunk(find_base(str(broken), tmp_path), ("last",), PLAIN)
+        Trunk(find_base(str(broken), tmp_path), ("last",), PLAIN).pool(["風呂"], FLAT)
     assert caught.value.code == "base_unreadable"
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but no more")
     base_error(tmp_path / "broken.gguf", tmp_path, "base_unreadable")

@@ -120,7 +120,7 @@ def test_labels_that_are_not_there(inquiries, tmp_path, options, code):
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("options", [{"target_error": 0}, {"confidence": 1}, {"rungs": ("lora",)}, {"holdout": "0.9"},
+@pytest.mark.parametrize("options", [{"target_error": 0}, {"confidence": 1}, {"rungs": ("magic",)}, {"holdout": "0.9"},
                                      {"holdout": "x"}, {"seed": -1}])
 def test_options_that_cannot_be_used(options):
     with pytest.raises(OptionError):

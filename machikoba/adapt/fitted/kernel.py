@@ -21,6 +21,7 @@ from machikoba.adapt.contract import Scores
 from machikoba.adapt.fitted.ngrams import Ngrams
 
 Encode = Callable[[Sequence[str]], np.ndarray]  # texts -> pooled features of the chosen layer, float32 (n, d)
+ADAPTER = "adapter"  # folder beside the machine's files, in PEFT's layout
 BLOCK = 1_024  # messages compared with the anchors at a time, to bound memory
 
 
@@ -123,6 +124,7 @@ class KernelMachine:
                  encode: Encode | None = None) -> None:
         self.anchors, self.weights, self.prior, self.trust, self.choice = anchors, weights, prior, trust, choice
         self._encode = encode
+        self.adapter: dict[str, bytes] = {}  # files of the updates that the base needs before it gives these features
 
     def likeness(self, texts: Sequence[str]) -> Likeness:
         """Compares `texts` with the anchors."""
@@ -149,7 +151,7 @@ class KernelMachine:
         return Scores(softmax(scores * self.choice.temperature), confidence(inputs, self.trust))
 
     def save(self) -> dict[str, bytes]:
-        """Files by name: `machine.json`, `machine.safetensors`, `vocabulary.json`."""
+        """Files by name: `machine.json`, `machine.safetensors`, `vocabulary.json`, and the adapter's where there is one."""
         from safetensors.numpy import save
 
         words = self.anchors.words
@@ -166,7 +168,8 @@ class KernelMachine:
             tensors["scale"] = self.anchors.scale.astype(np.float32)
         return {"machine.json": json.dumps(asdict(self.choice), ensure_ascii=False).encode(),
                 "machine.safetensors": save({name: np.ascontiguousarray(t) for name, t in tensors.items()}),
-                "vocabulary.json": self.anchors.ngrams.terms()}
+                "vocabulary.json": self.anchors.ngrams.terms(),
+                **{f"{ADAPTER}/{name}": content for name, content in self.adapter.items()}}
 
     @classmethod
     def load(cls, folder: Path, encode: Encode | None = None) -> KernelMachine:

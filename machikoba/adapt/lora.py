@@ -1,0 +1,160 @@
+"""The rung `lora`: the open model itself learns the task, by low-rank updates of all its layers.
+
+What it leaves behind is the same kernel machine as of the rungs below, on the tuned model's features, beside a small
+adapter. Half of the learnt update is kept where that is right more often: between the model as it was and as it became
+lies one that remembers both (arXiv 2109.01903).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from machikoba.adapt.choose import (
+    FIRST,
+    FOLDED_ROWS,
+    MAX_ANCHORS,
+    MAX_CHOICE_ROWS,
+    STRENGTHS,
+    Fold,
+    Judged,
+    Rows,
+    judge,
+    make_fold,
+)
+from machikoba.adapt.closed_form import fit_trust
+from machikoba.adapt.contract import OutOfFold, Say, Scores, Train
+from machikoba.adapt.fitted.kernel import Choice, KernelMachine, confidence, softmax, trust_inputs
+from machikoba.adapt.training_recipe import recipe_for
+from machikoba.base.encoder import Encoder
+from machikoba.base.tokens import TokenWeights
+from machikoba.records.split import folds
+
+if TYPE_CHECKING:
+    from machikoba.adapt.tuning import Tuner
+
+KEPT = (0.5, 1.0)  # shares of the update to choose from
+FEW_FOLDS, MANY_FOLDS = 3, 5  # of the many, one is held out and the others are not tried
+
+
+@dataclass(frozen=True)
+class Known:
+    """What cross-fitting found: the choice, the share of the update to keep, and the weights of the confidence."""
+
+    choice: Choice
+    kept: float
+    trust: np.ndarray
+
+
+class LoraRung:
+    """Implements `Rung`."""
+
+    name = "lora"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.base = encoder.base.name
+        self._tuner: Tuner | None = None
+        self._known: Known | None = None
+
+    def cross_fit(self, train: Train, seed: int, say: Say) -> OutOfFold:
+        """Trains on all but a part of the rows and judges that part: three parts in turn, or for many rows one fifth.
+
+        The few numbers that turn scores into a confidence are learnt on rows held out from training, for each part on
+        the others; DESIGN 7 proves the result on rows that none of this has seen. Raises Diverged.
+        """
+        tuner, weights = self._ready(train)
+        few = len(train) <= FOLDED_ROWS
+        part = folds(train.labels, train.groups, FEW_FOLDS if few else MANY_FOLDS, seed)
+        used = range(FEW_FOLDS if few else 1)
+        made: dict[float, list[Fold]] = {kept: [] for kept in KEPT}
+        for fold in used:
+            inside, outside = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
+            self._train(train.subset(inside), seed, partial(_part, say, fold, len(used)))
+            inside, outside = _some(inside, MAX_ANCHORS, seed), _some(outside, MAX_CHOICE_ROWS, seed)
+            chosen = np.concatenate([inside, outside])
+            subset = train.subset(chosen)
+            for kept in KEPT:
+                tuner.keep(kept)
+                rows = Rows(subset, tuner.features(subset.texts, weights), self._standardise)
+                local = make_fold(rows, np.arange(len(inside)), np.arange(len(inside), len(chosen)))
+                made[kept].append(replace(local, held_out=outside))
+        first = replace(FIRST, layer="last", strengths=STRENGTHS, none=train.none)
+        judged = {kept: judge(first, made[kept], train.labels) for kept in KEPT}
+        kept = min(KEPT, key=lambda share: judged[share].loss)
+        compared = ", ".join(f"{share:g} of the update {found.loss:.3f}" for share, found in judged.items())
+        found = judged[kept]
+        return self._conclude(found, made[kept], train, f"held-out loss: {compared}", kept)
+
+    def fit(self, train: Train, seed: int = 0, say: Say = lambda *_: None) -> KernelMachine:
+        """Trains on every row, with the choices of the last `cross_fit`."""
+        if self._known is None:
+            self.cross_fit(train, seed, say)
+        known = self._known
+        assert known is not None
+        tuner, weights = self._ready(train)
+        self._train(train, seed, say)
+        tuner.keep(known.kept)
+        version = tuner.version
+
+        def encode(texts: list[str]) -> np.ndarray:
+            assert tuner.version == version, "the trunk has been trained again since"
+            return tuner.features(texts, weights)
+
+        rows = Rows(train, tuner.features(train.texts, weights), self._standardise)
+        machine = rows.fit(known.choice, seed, encode)  # type: ignore[arg-type]
+        machine.trust, machine.adapter = known.trust, tuner.save()
+        return machine
+
+    @property
+    def _standardise(self) -> bool:
+        return self.encoder.base.kind == "decoder"
+
+    def _ready(self, train: Train) -> tuple[Tuner, TokenWeights]:
+        """The tuner, which has read the rows, and how much each token counts."""
+        self.encoder.rest()  # the frozen copy would only take memory beside the one in training
+        if self._tuner is None:
+            from machikoba.adapt.tuning import Tuner
+
+            self._tuner = Tuner(self.encoder.base, self.encoder.speed)
+        self._tuner.read(train.texts)
+        if self.encoder.weights is None:
+            self.encoder.weights = TokenWeights.learn([self._tuner.tokens[text] for text in train.texts])
+        return self._tuner, self.encoder.weights
+
+    def _train(self, train: Train, seed: int, step: Callable[[int, int], None]) -> None:
+        tuner, weights = self._ready(train)
+        recipe = recipe_for(len(train))
+        tuner.fit(train.texts, train.labels, len(train.names), recipe, weights, seed, step)
+
+    def _conclude(self, found: Judged, made: list[Fold], train: Train, reason: str, kept: float) -> OutOfFold:
+        choice = replace(found.choice, reason=reason)
+        rows = np.concatenate([fold.held_out for fold in made])
+        nearest = np.concatenate([fold.likeness(choice).nearest() for fold in made])
+        inputs = trust_inputs(found.scores, nearest, choice)
+        real = found.scores.copy()
+        if train.none is not None:
+            real[:, train.none] = -np.inf
+        right = real.argmax(axis=1) == train.labels[rows]
+        self._known = Known(choice, kept, fit_trust(inputs, right).astype(np.float32))
+        # Each part's confidence is learnt on the other parts; a single part is cut in two.
+        sizes = [len(fold.held_out) for fold in made] if len(made) > 1 else [len(rows) // 2, len(rows) - len(rows) // 2]
+        of = np.repeat(np.arange(len(sizes)), sizes)
+        trusted = np.zeros(len(rows))
+        for one in range(len(sizes)):
+            trusted[of == one] = confidence(inputs[of == one], fit_trust(inputs[of != one], right[of != one]))
+        return OutOfFold(rows, Scores(softmax(found.scores * choice.temperature), trusted))
+
+
+def _part(say: Say, number: int, of: int, done: int, total: int) -> None:
+    """Reports the progress of one training of several as that of all."""
+    say(number * total + done, of * total)
+
+
+def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])

@@ -1,0 +1,122 @@
+"""Every common architecture as a tiny random model: features, both ways, updates, save and reload."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from machikoba.base import lora
+from machikoba.base.adapter import PEFT_FACTS, PEFT_WEIGHTS
+from machikoba.base.load import find_base
+from machikoba.base.speed import Speed
+from machikoba.base.tokens import TokenWeights
+from machikoba.base.trunk import Trunk
+from machikoba.errors import BaseError
+from tests.conftest import save_tokenizer
+
+PLAIN = Speed("float32", 1, "test", 1.0)
+FLAT = TokenWeights(np.zeros(0, np.int64), np.zeros(0, np.float32), 1.0)
+TEXTS = ["駐車場", "朝食の献立を教えて", "風呂", "", "駐車場 無料 送迎"]
+SMALL = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+         "max_position_embeddings": 64, "pad_token_id": 0}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+SHAPES = {
+    "Gemma3ForCausalLM": ("Gemma3TextConfig", {**GROUPED, "head_dim": 8, "sliding_window": 16,
+                                               "layer_types": ["sliding_attention", "full_attention"]}),
+    "Qwen3ForCausalLM": ("Qwen3Config", {**GROUPED, "head_dim": 8}),
+    "LlamaForCausalLM": ("LlamaConfig", GROUPED),
+    "MistralForCausalLM": ("MistralConfig", {**GROUPED, "sliding_window": 16}),
+    "PhiForCausalLM": ("PhiConfig", GROUPED),
+    "Phi3ForCausalLM": ("Phi3Config", GROUPED),
+    "Lfm2ForCausalLM": ("Lfm2Config", {**GROUPED, "block_ff_dim": 48, "block_multiple_of": 8,
+                                       "layer_types": ["conv", "full_attention"]}),
+    "BertModel": ("BertConfig", SMALL),
+    "RobertaModel": ("RobertaConfig", SMALL),
+    "XLMRobertaModel": ("XLMRobertaConfig", {**SMALL, "pad_token_id": 1}),
+    "DebertaV2Model": ("DebertaV2Config", {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+    "ModernBertModel": ("ModernBertConfig", {**SMALL, "local_attention": 8, "global_attn_every_n_layers": 2}),
+}
+DECODERS = [name for name in SHAPES if name.endswith("CausalLM")]
+
+
+@pytest.fixture(params=SHAPES)
+def tiny(request, tmp_path):
+    """A base of each architecture, and Transformers' own model of it."""
+    config, settings = SHAPES[request.param]
+    torch.manual_seed(0)
+    model = getattr(transformers, request.param)(getattr(transformers, config)(**settings)).eval()
+    folder = tmp_path / request.param
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return find_base(str(folder), tmp_path)
+
+
+def theirs(base, texts):
+    """Mean states of each text alone, by Transformers."""
+    model = transformers.AutoModel.from_pretrained(base.folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base.folder)
+    skipped = 1 if base.kind == "decoder" else 0
+    with torch.no_grad():
+        states = [model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0]
+                  for text in texts]
+    return np.stack([(s[skipped:] if len(s) > skipped else s).mean(0).numpy() for s in states])
+
+
+def test_features_are_those_of_transformers(tiny):
+    trunk = Trunk(tiny, ("last",), PLAIN)
+    np.testing.assert_allclose(trunk.pool(TEXTS, FLAT)[:, 0], theirs(tiny, TEXTS), atol=2e-5)
+    assert trunk.left_slow == []
+
+
+def test_both_ways_lets_the_first_tokens_see_the_last(tiny):
+    if tiny.kind != "decoder":
+        pytest.skip("an encoder sees both ways as it is")
+
+    def first_state(text, both_ways):
+        trunk, seen = Trunk(tiny, ("last",), PLAIN, both_ways), []
+        trunk.model.register_forward_hook(lambda _m, _i, output: seen.append(output.last_hidden_state[0, 0].clone()))
+        trunk.pool([text], FLAT)
+        return seen[0]
+
+    assert torch.equal(first_state("駐車場", False), first_state("駐車湯", False))
+    assert not torch.allclose(first_state("駐車場", True), first_state("駐車湯", True), atol=1e-5)
+    both = Trunk(tiny, ("last",), PLAIN, both_ways=True)
+    alone = np.concatenate([both.pool([text], FLAT) for text in TEXTS])
+    np.testing.assert_allclose(both.pool(TEXTS, FLAT), alone, atol=2e-5)
+
+
+def test_updates_start_at_nothing_learn_and_survive_saving(tiny, tmp_path):
+    trunk = Trunk(tiny, ("last",), PLAIN, both_ways=tiny.kind == "decoder")
+    before = trunk.pool(TEXTS, FLAT)
+    updates = lora.inject(trunk.blocks(), lora.Shape(4, 8.0), seed=0)
+    assert len(updates) >= 8
+    np.testing.assert_allclose(trunk.pool(TEXTS, FLAT), before, atol=1e-6)
+    table = torch.ones(trunk.vocabulary)
+    trunk.forward(trunk.tokens(TEXTS), table).pow(2).sum().backward()
+    for update in updates.values():
+        assert update.weight.grad is None
+        assert update.b.grad is not None
+        update.b.data.add_(update.b.grad, alpha=-0.1 / (1e-9 + float(update.b.grad.norm())))
+    after = trunk.pool(TEXTS, FLAT)
+    assert np.abs(after - before).max() > 1e-3
+    for name, content in lora.save(updates, lora.Shape(4, 8.0), tiny.name).items():
+        (tmp_path / name).write_bytes(content)
+    again = Trunk(tiny, ("last",), PLAIN, tiny.kind == "decoder", adapter=tmp_path)
+    np.testing.assert_array_equal(again.pool(TEXTS, FLAT), after)
+    lora.remove(updates, trunk.model)
+    np.testing.assert_array_equal(trunk.pool(TEXTS, FLAT), before)
+    assert (tmp_path / PEFT_FACTS).exists()
+    assert (tmp_path / PEFT_WEIGHTS).exists()
+
+
+def test_weights_that_are_not_numbers_are_refused(tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny.folder / "model.safetensors")
+    name = next(n for n, t in weights.items() if t.dim() == 2 and t.shape[0] != 200)
+    weights[name][0, 0] = float("nan")
+    save_file(weights, tiny.folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseError) as caught:
+        Trunk(find_base(str(tiny.folder), tmp_path), ("last",), PLAIN).pool(TEXTS, FLAT)
+    assert caught.value.code == "base_not_finite"

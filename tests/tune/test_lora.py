@@ -1,0 +1,137 @@
+"""The rung `lora` from file to answers, on tiny random models."""
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import machikoba
+from machikoba.adapt import lora as rung
+from machikoba.adapt import tuning
+from machikoba.adapt.contract import Diverged
+from machikoba.adapt.training_recipe import Recipe
+from machikoba.base.load import find_base
+from machikoba.base.speed import Speed
+from machikoba.base.tokens import TokenWeights
+from tests.conftest import messages, write_csv
+
+PLAIN = Speed("float32", 1, "test", 1.0)
+
+
+@pytest.fixture(params=["tiny_encoder", "tiny_decoder"])
+def base_folder(request):
+    return request.getfixturevalue(request.param)
+
+
+def tune(data, out, base_folder, **options):
+    return machikoba.tune(data, out, bases=(str(base_folder),), rungs=("lora",), target_coverage=0.5, **options)
+
+
+def test_a_tuned_model_learns_and_the_bundle_answers_as_it_was_proved(inquiries, base_folder, tmp_path):
+    made = tune(inquiries, tmp_path / "a.bundle", base_folder, holdout="none")
+    step = made.summary["ladder"][0]
+    assert (made.summary["rung"], step["rung"]) == ("lora", "lora")
+    assert step["cv_accuracy"] > 0.8
+    facts = json.loads((made.path / "bundle.json").read_bytes())
+    assert facts["base"]["adapter"]
+    assert facts["base"]["both_ways"] == (base_folder.name == "tiny-decoder")
+    adapter = made.path / "weights" / "adapter"
+    assert json.loads((adapter / "adapter_config.json").read_bytes())["peft_type"] == "LORA"
+    service = machikoba.load(made.path)
+    rows = messages(60)
+    found = service.predict([text for text, _label in rows])
+    assert np.mean([prediction.label == label for prediction, (_text, label) in zip(found, rows, strict=True)]) > 0.9
+
+
+def test_same_recipe_same_bytes(inquiries, tiny_encoder, tmp_path):
+    made = [tune(inquiries, tmp_path / f"{name}.bundle", tiny_encoder, holdout="none").path for name in "ab"]
+    names = [path.relative_to(made[0]) for path in sorted((made[0] / "weights").rglob("*")) if path.is_file()]
+    assert len(names) >= 6
+    for name in names:
+        assert (made[0] / name).read_bytes() == (made[1] / name).read_bytes()
+
+
+def test_the_adapter_proves_itself_on_rows_kept_aside(inquiries, tiny_encoder, tmp_path):
+    made = tune(inquiries, tmp_path / "a.bundle", tiny_encoder, holdout="0.5", target_error=0.3)
+    assert made.summary["test"]["source"] == "held-out"
+    assert made.summary["sets"]["certify"] > 0
+
+
+def test_training_that_goes_astray_is_told_and_the_next_step_kept(tiny_encoder, tmp_path, monkeypatch):
+    def diverge(*_args, **_options):
+        raise Diverged(1.0, 9.0)
+
+    monkeypatch.setattr(tuning.Tuner, "fit", diverge)
+    rows = [(text, label if i % 5 else "wrong") for i, (text, label) in enumerate(messages(120))]
+    data = write_csv(tmp_path / "noisy.csv", rows)
+    made = machikoba.tune(data, tmp_path / "a.bundle", bases=(str(tiny_encoder),), rungs=("words", "lora"),
+                          target_coverage=0.999, holdout="none")
+    assert made.summary["rung"] == "words"
+    assert "astray" in made.summary["ladder"][1]["skipped_because"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.endswith((".bundle", ".draft"))) == ["a.bundle"]
+
+
+def test_a_rate_far_too_high_is_noticed(tiny_encoder, tmp_path):
+    rows = messages(80)
+    tuner = tuning.Tuner(find_base(str(tiny_encoder), tmp_path), PLAIN)
+    texts = [text for text, _label in rows]
+    tuner.read(texts)
+    names = sorted({label for _text, label in rows})
+    labels = np.array([names.index(label) for _text, label in rows])
+    weights = TokenWeights.learn([tuner.tokens[text] for text in texts])
+    with pytest.raises(Diverged):
+        tuner.fit(texts, labels, len(names), Recipe(epochs=60, rate=30.0, head_rate=30.0, steepness=64.0), weights, seed=0)
+
+
+def test_loss_falls_and_the_frozen_model_comes_back(base_folder, tmp_path):
+    rows = messages(80)
+    tuner = tuning.Tuner(find_base(str(base_folder), tmp_path), PLAIN)
+    texts = [text for text, _label in rows]
+    tuner.read(texts)
+    names = sorted({label for _text, label in rows})
+    labels = np.array([names.index(label) for _text, label in rows])
+    weights = TokenWeights.learn([tuner.tokens[text] for text in texts])
+    frozen = tuner.features(texts, weights)
+    seen = []
+    losses = tuner.fit(texts, labels, len(names), Recipe(epochs=6), weights, 0, lambda done, total: seen.append((done, total)))
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    assert seen[-1][0] == seen[-1][1] == len(losses)
+    tuned = tuner.features(texts, weights)
+    tuner.keep(0.0)
+    np.testing.assert_allclose(tuner.features(texts, weights), frozen, atol=1e-5)
+    assert np.abs(tuned - frozen).max() > 1e-2
+    tuner.reset()
+    np.testing.assert_array_equal(tuner.features(texts, weights), frozen)
+
+
+def test_every_row_is_trained_on_once_an_epoch():
+    lengths = np.random.default_rng(0).integers(3, 200, 50).tolist()
+    plan = tuning.schedule(lengths, Recipe(epochs=3), seed=1)
+    assert np.bincount(np.concatenate(plan)).tolist() == [3] * 50
+    assert all(len(rows) == 1 or len(rows) * max(lengths[i] for i in rows) <= 240 for rows in plan)
+
+
+def test_each_row_is_judged_by_a_training_that_had_not_seen_it(tiny_encoder, tmp_path, monkeypatch):
+    from machikoba.adapt.contract import Train
+    from machikoba.base.encoder import Encoder
+
+    rows = messages(90)
+    names = tuple(sorted({label for _text, label in rows}))
+    labels = np.array([names.index(label) for _text, label in rows])
+    train = Train([text for text, _label in rows], labels, names, np.arange(90))
+    lora = rung.LoraRung(Encoder(find_base(str(tiny_encoder), tmp_path), lambda home: PLAIN, tmp_path))
+    trained = []
+    original = tuning.Tuner.fit
+    monkeypatch.setattr(tuning.Tuner, "fit",
+                        lambda self, texts, *rest: trained.append(set(texts)) or original(self, texts, *rest))
+    found = lora.cross_fit(train, 0, lambda *_: None)
+    assert sorted(found.rows.tolist()) == list(range(90))
+    assert len(trained) == rung.FEW_FOLDS
+    assert sum(90 - len(texts) for texts in trained) == 90
+    start = 0
+    for texts in trained:
+        held = found.rows[start:start + 90 - len(texts)]
+        assert not {train.texts[i] for i in held} & texts
+        start += len(held)
+    assert found.scores.probabilities.shape == (90, len(names))
