@@ -37,6 +37,7 @@ class Tuner:
         self.trunk = Trunk(base, ("last",), speed, both_ways=base.kind == "decoder")
         self.tokens: dict[str, list[int]] = {}
         self.version = 0
+        self._known: dict[str, np.ndarray] = {}
         self._updates: dict[str, lora.LoraLinear] = {}
         self._shape = self._kept = lora.Shape()
 
@@ -57,7 +58,7 @@ class Tuner:
         self.reset()
         encoded = [self.tokens[text] for text in texts]
         table = torch.from_numpy(weights.table(self.trunk.vocabulary))
-        start = torch.from_numpy(self.features(texts, weights))
+        start = torch.from_numpy(self._frozen(texts, weights))
         centre = start.mean(dim=0)
         wanted = torch.from_numpy(labels)
         head = torch.nn.Parameter(torch.stack(
@@ -91,6 +92,13 @@ class Tuner:
         """Pooled features (n, d) of `texts` by the trunk as it is now."""
         self.read(texts)
         return self.trunk.pool_tokens([self.tokens[text] for text in texts], weights)[:, 0]
+
+    def _frozen(self, texts: Sequence[str], weights: TokenWeights) -> np.ndarray:
+        """Features of `texts` by the base as it is, of which each is read once."""
+        fresh = [text for text in texts if text not in self._known]
+        if fresh:
+            self._known.update(zip(fresh, self.features(fresh, weights), strict=True))
+        return np.stack([self._known[text] for text in texts])
 
     def reset(self) -> None:
         """Takes the updates out: the trunk is the frozen base again."""

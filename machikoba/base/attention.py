@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 AS_MADE, BOTH_WAYS = "machikoba", "machikoba_both_ways"
+LONGEST_KEPT = 64  # tokens; up to it the probabilities are small enough to keep for the way back
 LONGEST_RECOMPUTED = 512  # tokens; above it the probabilities of a whole batch no longer fit into the caches
 
 
@@ -24,28 +25,42 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None,
                 scaling: float) -> torch.Tensor:
-        ctx.save_for_backward(q, k, v, mask)
         ctx.scaling = scaling
-        return _forward(q, k, v, mask, scaling)
+        b, h, t, _d = q.shape
+        if t > LONGEST_KEPT:
+            ctx.save_for_backward(q, k, v, mask, None)
+            return _forward(q, k, v, mask, scaling)
+        chances = _chances(q, k, mask, scaling)
+        ctx.save_for_backward(q, k, v, mask, chances)
+        return (chances.to(q.dtype) @ v).view(b, h, t, v.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, mask = ctx.saved_tensors
+        q, k, v, mask, chances = ctx.saved_tensors
         b, h, t, d = q.shape
         shared, e = k.shape[1], v.shape[-1]
-        # The heads that share a key stand below each other: one product instead of many.
         stacked, out = q.reshape(b, shared, -1, d), grads[0].reshape(b, shared, -1, e)
-        scores = (stacked @ k.transpose(2, 3)).float().mul_(ctx.scaling)
-        if mask is not None:
-            # Not minus infinity: padding in a narrow window may see nothing at all, and would give no numbers.
-            scores.view(b, shared, -1, t, t).masked_fill_(~mask[:, :, None], torch.finfo(scores.dtype).min)
-        chances = scores.softmax(dim=-1)
-        low = chances.to(q.dtype)
-        grad_v = low.transpose(2, 3) @ out
+        if chances is None:
+            chances = _chances(q, k, mask, ctx.scaling)
+        grad_v = chances.to(q.dtype).transpose(2, 3) @ out
         grad_chances = (out @ v.transpose(2, 3)).float()
         grad_scores = chances * (grad_chances - (grad_chances * chances).sum(dim=-1, keepdim=True))
         grad_scores = grad_scores.mul_(ctx.scaling).to(q.dtype)
         return (grad_scores @ k).view(b, h, t, d), grad_scores.transpose(2, 3) @ stacked, grad_v, None, None
+
+
+def _chances(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
+    """What each token takes from which, float32 (b, shared, h / shared * t, t).
+
+    The heads that share a key stand below each other: one product instead of many.
+    """
+    b, _h, t, d = q.shape
+    shared = k.shape[1]
+    scores = (q.reshape(b, shared, -1, d) @ k.transpose(2, 3)).float().mul_(scaling)
+    if mask is not None:
+        # Not minus infinity: padding in a narrow window may see nothing at all, and would give no numbers.
+        scores.view(b, shared, -1, t, t).masked_fill_(~mask[:, :, None], torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1)
 
 
 def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:

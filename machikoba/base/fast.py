@@ -21,20 +21,25 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        wide = _float32(x)  # products of mixed number formats take ten times as long
+        inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, inverse, scale)
-        return (x * inverse).mul_(scale).to(x.dtype)
+        return wide.mul_(inverse).mul_(scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, inverse, scale = ctx.saved_tensors
-        grad, unit = grads[0] * scale, x * inverse
-        along = (grad * unit).mean(dim=-1, keepdim=True)
+        grad, unit = _float32(grads[0]).mul_(scale), _float32(x).mul_(inverse)
+        along = torch.linalg.vecdot(grad, unit).unsqueeze(-1).div_(x.shape[-1])
         return grad.addcmul_(unit, along, value=-1).mul_(inverse).to(x.dtype), None, None
 
 
 _APPROXIMATE = {"gelu": "none", "gelu_tanh": "tanh"}
+
+
+def _float32(x: torch.Tensor) -> torch.Tensor:
+    """A copy in float32."""
+    return x.float() if x.dtype != torch.float32 else x.clone()
 
 
 class _Gate(torch.autograd.Function):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 MAX_TOKENS = 512  # of one text; what follows is not read
-BATCH_TOKENS = 1_920  # padded tokens that go through the model at once; 4,096 was 9% slower
-WIDTHS = (6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80, 96, 120, 160, 192, 240, 320, 384, 480, 512)
+BATCH_TOKENS = 480  # padded tokens that go through the model at once: what stays in the caches (docs/log.md)
+WIDTHS = (4, 5, 6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80, 96, 120, 160, 240, 320, 480, 512)
 
 
 class _DeepestReached(Exception):
@@ -40,6 +40,7 @@ class Trunk:
         self.left_slow: list[str] = []  # modules of the model that have no faster form
         self._tokenizer = load_tokenizer(base)
         self._padding = self._tokenizer.pad_token_id or 0
+        self._longest = min(MAX_TOKENS, base.max_tokens)
         self._special = sorted(set(self._tokenizer.all_special_ids))
 
     @cached_property
@@ -114,13 +115,13 @@ class Trunk:
             self._tokenizer = load_tokenizer(self.base)
         # NFKC joins half-width kana with their marks, which no tokenizer's own map does for every base.
         prefixed = [self.base.prefix + unicodedata.normalize("NFKC", text) for text in texts]
-        return self._tokenizer(prefixed, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        return self._tokenizer(prefixed, truncation=True, max_length=self._longest)["input_ids"]
 
     def forward(self, batch: Sequence[Sequence[int]], table: torch.Tensor) -> torch.Tensor:
         """Pooled states (b, n_layers, d) in float32 of tokenised texts; `table` gives each token's weight. See `pool`."""
         import torch
 
-        longest = width(max(map(len, batch)))
+        longest = min(width(max(map(len, batch))), self._longest)
         ids = torch.full((len(batch), longest), self._padding)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
         for i, tokens in enumerate(batch):

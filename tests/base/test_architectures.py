@@ -69,6 +69,13 @@ def test_features_are_those_of_transformers(tiny):
     assert trunk.left_slow == []
 
 
+def test_a_text_longer_than_the_base_allows_is_cut(tiny):
+    trunk = Trunk(tiny, ("last",), PLAIN)
+    long, cut = "駐車場" * 200, trunk.tokens(["駐車場" * 200])[0]
+    assert 60 < len(cut) <= 64
+    assert np.isfinite(trunk.pool([long, "風呂", "駐" * 61], FLAT)).all()
+
+
 def test_both_ways_lets_the_first_tokens_see_the_last(tiny):
     if tiny.kind != "decoder":
         pytest.skip("an encoder sees both ways as it is")

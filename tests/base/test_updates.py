@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, gelu, silu
 
-from machikoba.base import fast, lora
+from machikoba.base import attention, fast, lora
 from machikoba.base.attention import _Attention
 from machikoba.base.load import find_base
 from machikoba.base.speed import Speed
@@ -25,7 +25,9 @@ def numbers(*shape, seed=0, **options):
 
 @pytest.mark.parametrize(("heads", "shared"), [(4, 4), (4, 1), (4, 2)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_gives_the_gradients_of_its_formula(heads, shared, masked):
+@pytest.mark.parametrize("kept", [0, 64])
+def test_attention_gives_the_gradients_of_its_formula(heads, shared, masked, kept, monkeypatch):
+    monkeypatch.setattr(attention, "LONGEST_KEPT", kept)
     q, k, v = (numbers(2, h, 5, 8, seed=i).requires_grad_() for i, h in enumerate((heads, shared, shared)))
     mask = (numbers(2, 1, 5, 5, seed=9) > 0) | torch.eye(5, dtype=torch.bool) if masked else None
     wide = [x.repeat_interleave(heads // shared, dim=1) for x in (k, v)]
@@ -34,7 +36,7 @@ def test_attention_gives_the_gradients_of_its_formula(heads, shared, masked):
     out = numbers(*plain.shape, seed=7)
     wanted = torch.autograd.grad(plain, (q, k, v), out)
     found = _Attention.apply(q, k, v, mask, 0.3)
-    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-4)
     for got, want in zip(torch.autograd.grad(found, (q, k, v), out), wanted, strict=True):
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 

@@ -1,0 +1,152 @@
+"""One training of the rung `lora` beside today's tools: same rows, same base, same epochs, one run.
+
+    python bench/tuner.py --peers PYTHON [RUN …]     PYTHON of an environment with the peers' packages
+
+gemma, e5: LoRA of rank 16 on all linear layers, asdc_l1 with 32 per label, 4 epochs, against PEFT with Transformers'
+Trainer. avx2: the same with both held to AVX2, as on an office PC. setfit: banking77 with 8 per label, `features`
+against SetFit. Accuracies are on all test rows; peak memory is of the whole process, predicting the test rows included.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness import DATA, PEERS, ROOT, draw, machikoba, rows, write_result, write_rows
+
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+EPOCHS = 4
+UNPACK = "import sys, pathlib; from machikoba.base.load import find_base; find_base(sys.argv[1], pathlib.Path(sys.argv[2]))"
+TRAIN = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+import torch
+from machikoba.adapt.choose import FIRST, STRENGTHS, Rows
+from machikoba.adapt.contract import Train
+from machikoba.adapt.training_recipe import Recipe
+from machikoba.adapt.tuning import Tuner
+from machikoba.base.load import find_base
+from machikoba.base.speed import measured_speed
+from machikoba.base.tokens import TokenWeights
+from machikoba.memory import peak_mib
+from dataclasses import replace
+base, home, train, test, epochs = sys.argv[1], Path(sys.argv[2]), *(json.load(open(a)) for a in sys.argv[3:5]), int(sys.argv[5])
+texts, names = [t for t, _l in train], sorted({l for _t, l in train})
+labels = np.array([names.index(l) for _t, l in train])
+speed = measured_speed(home)
+tuner = Tuner(find_base(base, home), speed)
+tuner.read(texts + [t for t, _l in test])
+weights = TokenWeights.learn([tuner.tokens[t] for t in texts])
+tuner.features(texts[:8], weights)  # loads the model, which the peers' clock does not count either
+wall, cpu = time.monotonic(), time.process_time()
+losses = tuner.fit(texts, labels, len(names), Recipe(epochs=epochs), weights, 0)
+wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+tokens = epochs * sum(len(tuner.tokens[t]) for t in texts)
+useful = tokens * 4 * sum(u.weight.numel() for u in tuner._updates.values()) / wall / 1e9
+tuner.keep(0.5)
+choice = replace(FIRST, layer="last", strengths=STRENGTHS, shares=(0.25,) * 4)
+rows = Rows(Train(texts, labels, tuple(names), np.arange(len(texts))), tuner.features(texts, weights),
+            tuner.trunk.base.kind == "decoder")
+machine = rows.fit(choice, 0, lambda some: tuner.features(some, weights))
+machine.trust = np.zeros(5, np.float32)
+chosen = machine.predict([t for t, _l in test]).probabilities.argmax(1)
+right = np.mean([names[c] == l for c, (_t, l) in zip(chosen, test, strict=True)])
+peak = peak_mib()
+square = torch.randn(2048, 2048).to(getattr(torch, speed.dtype))
+best = 1e9
+for _ in range(8):
+    began = time.monotonic(); square @ square; best = min(best, time.monotonic() - began)
+print(json.dumps({"dtype": speed.dtype, "accuracy": round(float(right), 4), "test": len(test), "epochs": epochs,
+    "train_wall_s": round(wall, 1), "train_cpu_s": round(cpu, 1), "tokens_per_s": round(tokens / wall, 1), "peak_mib": peak,
+    "first_loss": round(losses[0], 3), "last_loss": round(float(np.mean(losses[-5:])), 3), "useful_gigaflops": round(useful),
+    "bare_2048_gigaflops": round(2 * 2048**3 / best / 1e9)}))
+"""
+
+
+def ours(base: str, folder: Path, extra: dict[str, str]) -> dict[str, Any]:
+    """One training of ours on the peers' rows."""
+    train, test = draw("asdc_l1", 32, 0), rows(DATA / "asdc_l1" / "test.csv")
+    for name, some in (("train", train), ("test", test)):
+        (folder / f"{name}.json").write_text(json.dumps(some), encoding="utf-8")
+    return last_line([sys.executable, "-c", TRAIN, base, folder / "home", folder / "train.json", folder / "test.json", EPOCHS],
+                     ROOT, extra)
+
+
+def peer(python: Path, script: str, *arguments: Any, extra: dict[str, str]) -> dict[str, Any]:
+    """What a peer's script prints."""
+    return last_line([python, script, *arguments, "--test", 100_000, "--seed", 0], PEERS, extra)
+
+
+def last_line(command: list[Any], where: Path, extra: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run([str(part) for part in command], cwd=where, stdout=subprocess.PIPE, check=True, text=True,
+                          env=os.environ | {"HF_HUB_OFFLINE": "1", "MACHIKOBA_LANG": "en"} | extra)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def compare(us: dict[str, Any], them: dict[str, Any]) -> dict[str, Any]:
+    """Both, their ratios, and the lower 95% end of the difference of accuracies, taken as of independent rows."""
+    p, q, n = us["accuracy"], them["accuracy"], us["test"]
+    error = ((p * (1 - p) + q * (1 - q)) / n) ** 0.5
+    return {"ours": us, "peer": them, "times_the_tokens_per_s": round(us["tokens_per_s"] / them["tokens_per_s"], 2),
+            "share_of_the_memory": round(us["peak_mib"] / them["peak_mib"], 3), "accuracy_gain": round(p - q, 4),
+            "accuracy_gain_low": round(p - q - 1.96 * error, 4)}
+
+
+def with_base(folder: Path, base: str) -> dict[str, str]:
+    """A home in which the peers' script finds `base` where it looks for its own."""
+    from machikoba.base.load import find_base
+
+    place = folder / "peers" / ".cache" / "peers"
+    place.mkdir(parents=True)
+    (place / "gemma-3-270m").symlink_to(find_base(base, folder / "home").folder)
+    return {"HOME": str(folder / "peers")}
+
+
+def setfit(python: Path, folder: Path) -> dict[str, Any]:
+    """`features` on SetFit's encoder, rows and test."""
+    them = peer(python, "setfit_few.py", "banking77", "--per-class", 8, "--pairs", 2, extra={})
+    data = write_rows(folder / "banking.csv", draw("banking77", 8, 0))
+    test = write_rows(folder / "test.csv", rows(DATA / "banking77" / "test.csv"))
+    made = machikoba("tune", data, "--base", "all-minilm-l6-v2", "--rungs", "features", "--holdout", "none",
+                     "--out", folder / "b.bundle", home=folder / "home")
+    found = machikoba("prove", folder / "b.bundle", test, home=folder / "home")["test"]
+    step = made["ladder"][0]
+    us = {"accuracy": found["accuracy"], "test": found["n"], "cpu_seconds": step["cpu_seconds"],
+          "peak_mib": made["cost"]["peak_mib"]}
+    return {"ours": us, "peer": them, "share_of_the_cpu_seconds": round(us["cpu_seconds"] / them["train_cpu_s"], 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", default=["gemma", "e5", "avx2", "setfit"])
+    parser.add_argument("--peers", type=Path, required=True, help="Python of an environment with the peers' packages")
+    asked = parser.parse_args()
+    python, found = asked.peers.absolute(), {}
+    for run in asked.runs:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            if run == "setfit":
+                found[run] = setfit(python, folder)
+                continue
+            base = "multilingual-e5-small" if run == "e5" else "gemma-3-270m"
+            extra = AVX2 if run == "avx2" else {}
+            place = with_base(folder, base) if run == "e5" else {}
+            # Unpacked beforehand, in a process of its own: it takes more memory than training.
+            subprocess.run([sys.executable, "-c", UNPACK, base, folder / "home"], check=True, cwd=ROOT)
+            us = ours(base, folder, extra)
+            them = peer(python, "peft_trainer.py", "asdc_l1", "--epochs", EPOCHS, extra=extra | place)
+            found[run] = compare(us, them)
+            print(run, {k: v for k, v in found[run].items() if k not in ("ours", "peer")}, flush=True)
+    write_result("tuner" if len(asked.runs) == 4 else "tuner-" + "-".join(asked.runs), {"runs": found})
+
+
+if __name__ == "__main__":
+    main()
