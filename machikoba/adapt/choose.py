@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from machikoba.adapt.closed_form import fit_trust, logistic, ridge, targets, temperature
 from machikoba.adapt.contract import Train
@@ -58,9 +59,7 @@ class Rows:
     def fit(self, choice: Choice, seed: int, encode: Encode | None = None) -> KernelMachine:
         """A machine with the kernel, head and strength of `choice`; its confidence is not yet learnt."""
         everything = self.anchors()
-        kept = everything
-        if len(self.train) > MAX_ANCHORS:
-            kept = everything.subset(np.sort(np.random.default_rng(seed).permutation(len(self.train))[:MAX_ANCHORS]))
+        kept = _carrying(everything, seed)
         among = kept.likeness(kept.words, kept.features, choice).kernel
         kernel = among if kept is everything else kept.likeness(everything.words, everything.features, choice).kernel
         weights, prior = solve(kernel, among, self.train, choice)
@@ -84,12 +83,14 @@ def each_strength(kernel: np.ndarray, among: np.ndarray, train: Train, choice: C
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows learnt from, as anchors, and rows held out, with the likenesses that every choice is blended from.
+    """Rows learnt from and rows held out, with the likenesses that every choice is blended from.
 
-    among: (words, features) of the inside rows with each other; outside: of the held-out rows with the inside ones.
+    Each as (words, features): inside, of the rows learnt from with the anchors; among, of the anchors with each other (the
+    same where every row learnt from is one); outside, of the held-out rows with the anchors.
     """
 
     train: Train
+    inside: tuple[np.ndarray, np.ndarray | None]
     among: tuple[np.ndarray, np.ndarray | None]
     outside: tuple[np.ndarray, np.ndarray | None]
     held_out: np.ndarray
@@ -97,23 +98,36 @@ class Fold:
     def scores(self, choice: Choice) -> np.ndarray:
         """Scores (n_strengths, n_held_out, n_labels) of the held-out rows under each strength of `choice`."""
         among, outside = blend(*self.among, choice).kernel, blend(*self.outside, choice).kernel
-        parts, prior = each_strength(among, among, self.train, choice)
+        inside = among if self.inside is self.among else blend(*self.inside, choice).kernel
+        parts, prior = each_strength(inside, among, self.train, choice)
         return np.stack([outside @ part + prior for part in parts])
 
     def likeness(self, choice: Choice) -> Likeness:
         return blend(*self.outside, choice)
 
 
-def make_fold(rows: Rows, inside: np.ndarray, outside: np.ndarray) -> Fold:
-    """The fold that learns from the rows `inside` and holds out the rows `outside`."""
+def _carrying(everything: Anchors, seed: int) -> Anchors:
+    """The anchors that carry the solution: all, or a random share of many."""
+    if len(everything) <= MAX_ANCHORS:
+        return everything
+    return everything.subset(np.sort(np.random.default_rng(seed).permutation(len(everything))[:MAX_ANCHORS]))
+
+
+def make_fold(rows: Rows, inside: np.ndarray, outside: np.ndarray, seed: int = 0) -> Fold:
+    """The fold that learns from the rows `inside` and holds out the rows `outside`, on anchors as `Rows.fit` takes them."""
     learnt, held = rows.subset(inside), rows.subset(outside)
-    anchors = learnt.anchors()
+    everything = learnt.anchors()
+    anchors = _carrying(everything, seed)
     words = anchors.ngrams.transform(held.train.texts)
     placed = None if held.features is None else anchors.place(held.features)
-    plain = replace(FIRST, words=0.0)
-    among = anchors.likeness(anchors.words, anchors.features, plain)
-    between = anchors.likeness(words, placed, plain)
-    return Fold(learnt.train, (among.words, among.features), (between.words, between.features), outside)
+
+    def halves(words: csr_matrix, placed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        found = anchors.likeness(words, placed, replace(FIRST, words=0.0))
+        return found.words, found.features
+
+    among = halves(anchors.words, anchors.features)
+    between = among if anchors is everything else halves(everything.words, everything.features)
+    return Fold(learnt.train, between, among, halves(words, placed), outside)
 
 
 def inner_folds(rows: Rows, seed: int) -> list[Fold]:

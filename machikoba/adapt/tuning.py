@@ -6,40 +6,44 @@ kernel machine on the tuned features (`adapt/lora.py`): it was right more often 
 """
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
-import math
-import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from machikoba.adapt.contract import Diverged
-from machikoba.adapt.training_recipe import Recipe
-from machikoba.base import lora
+from machikoba.adapt.descent import Descent, Step, schedule
+from machikoba.adapt.training_recipe import Recipe, recipe_for
 from machikoba.base.load import Base
+from machikoba.base.lora import LoraUpdates, Shape, linears_of
 from machikoba.base.speed import Speed
+from machikoba.base.states import States
 from machikoba.base.tokens import TokenWeights
-from machikoba.base.trunk import Trunk, batches
+from machikoba.base.trunk import Trunk, batches, width
+from machikoba.memory import give_back
+from machikoba.work import NoWork, Work, key
 
-Step = Callable[[int, int], None]  # (steps done, steps in all)
-WORSE = 3.0  # times the first loss: past it, training has diverged
+REHEARSED = 3  # epochs over two batches; the last is timed
+LONGEST_TRAINED = 512  # tokens of a text that are trained on: what is kept for the way back grows with them
+STARTERS = 8  # messages of each label that its direction starts from: more are no better (docs/log.md)
 
 
 class Tuner:
     """A trunk in training. version: changes whenever the trunk does."""
 
-    def __init__(self, base: Base, speed: Speed) -> None:
+    def __init__(self, base: Base, speed: Speed, scratch: Path, work: Work | None = None) -> None:
         self.trunk = Trunk(base, ("last",), speed, both_ways=base.kind == "decoder")
+        if speed.device == "cpu":  # the sizes that training has kernels for: others take memory of their own
+            self.trunk.batch_tokens = recipe_for(0, base.megaflops_per_token).batch_tokens
         self.tokens: dict[str, list[int]] = {}
         self.version = 0
+        self.updates: LoraUpdates | None = None
+        self._scratch, self._work = scratch, work or NoWork()
+        self._states: States | None = None
         self._known: dict[str, np.ndarray] = {}
-        self._updates: dict[str, lora.LoraLinear] = {}
-        self._shape = self._kept = lora.Shape()
 
     def read(self, texts: Sequence[str]) -> None:
         """Tokenises what has not been read before. The tokenizer is dropped afterwards: some take more than the model."""
@@ -47,7 +51,7 @@ class Tuner:
         if fresh:
             self.tokens.update(zip(fresh, self.trunk.tokens(fresh), strict=True))
             self.trunk.drop_tokenizer()
-            _give_back()
+            give_back()
 
     def fit(self, texts: Sequence[str], labels: np.ndarray, n_labels: int, recipe: Recipe, weights: TokenWeights, seed: int,
             step: Step = lambda *_: None) -> list[float]:
@@ -56,88 +60,105 @@ class Tuner:
         weights: how much each token counts in a message's features. Raises Diverged.
         """
         self.reset()
-        encoded = [self.tokens[text] for text in texts]
-        table = torch.from_numpy(weights.table(self.trunk.vocabulary))
-        start = torch.from_numpy(self._frozen(texts, weights))
-        centre = start.mean(dim=0)
-        wanted = torch.from_numpy(labels)
-        head = torch.nn.Parameter(torch.stack(
-            [normalize(start[wanted == k] - centre, dim=1).sum(dim=0) for k in range(n_labels)]))
-        shift = torch.nn.Parameter(torch.zeros(n_labels))
-        self._shape = self._kept = lora.Shape(recipe.rank, recipe.alpha)
-        self._updates = lora.inject(self.trunk.blocks(), self._shape, seed)
-        parameters = [p for update in self._updates.values() for p in (update.a, update.b)]
-        groups = [{"params": parameters, "lr": recipe.rate}, {"params": [head, shift], "lr": recipe.head_rate}]
-        optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        plan = schedule([len(ids) for ids in encoded], recipe, seed)
-        usual = len(texts) / (len(plan) / recipe.epochs)  # rows of a batch; batches of long texts have fewer
-        rises = max(1, round(recipe.warm_up * len(plan)))
-        losses: list[float] = []
-        for number, rows in enumerate(plan):
-            for group, rate in zip(optimiser.param_groups, (recipe.rate, recipe.head_rate), strict=True):
-                group["lr"] = rate * min((number + 1) / rises, (len(plan) - number) / max(1, len(plan) - rises))
-            pooled = self.trunk.forward([encoded[i] for i in rows], table)[:, 0]
+        encoded = [self.tokens[text][:LONGEST_TRAINED] for text in texts]
+        device = self.trunk.speed.device
+        table = torch.from_numpy(weights.table(self.trunk.vocabulary)).to(device)
+        states = self._below(round(recipe.frozen * len(self.trunk.blocks())), encoded)
+        centre, directions = self._starting_head(texts, labels, n_labels, weights)
+        centre = centre.to(device)
+        head, shift = torch.nn.Parameter(directions.to(device)), torch.nn.Parameter(torch.zeros(n_labels, device=device))
+        wanted = torch.from_numpy(labels).to(device)
+        self.updates = self._inject(recipe, seed)
+        give_back()  # layers that are computed together were copied together
+        place = key("fit", self.trunk.base.sha256, self.trunk.speed.dtype, self.trunk.speed.threads, recipe, seed, texts,
+                    labels.tobytes(), weights.save())
+        trained = [(self.updates.parameters(), recipe.rate), ([head, shift], recipe.head_rate)]
+
+        def loss(rows: np.ndarray) -> torch.Tensor:
+            batch = [encoded[i] for i in rows]
+            pooled = self.trunk.forward(batch, table, states.of(batch) if states else None)[:, 0]
             cosines = normalize(pooled - centre, dim=1) @ normalize(head, dim=1).t()
-            total = cross_entropy(recipe.steepness * cosines + shift, wanted[torch.from_numpy(rows)], reduction="sum")
-            (total / usual).backward()
-            torch.nn.utils.clip_grad_norm_([*parameters, head, shift], 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
-            losses.append(total.item() / len(rows))
-            _still_sound(losses)
-            step(number + 1, len(plan))
-        return losses
+            return cross_entropy(recipe.steepness * cosines + shift, wanted[torch.from_numpy(rows)], reduction="sum")
+
+        plan = schedule([len(ids) for ids in encoded], recipe, seed)
+        return Descent(trained, recipe, self._work, place).run(plan, loss, len(texts), step)
+
+    def rehearse(self, texts: Sequence[str], labels: np.ndarray, n_labels: int, recipe: Recipe, weights: TokenWeights,
+                 seed: int) -> float:
+        """Seconds of training for each token, padding counted: two batches of these texts, until the libraries are warm."""
+        order = np.random.default_rng(seed).permutation(len(texts))
+        sizes = np.cumsum([len(self.tokens[texts[i]]) for i in order])
+        rows = order[:max(2, int(np.searchsorted(sizes, 2 * recipe.batch_tokens)))]
+        marks: list[float] = []
+        work, known = self._work, dict(self._known)
+        self._work = NoWork()
+        try:
+            self.fit([texts[i] for i in rows], labels[rows], n_labels, replace(recipe, epochs=REHEARSED), weights, seed,
+                     lambda done, total: marks.append(time.monotonic()))
+        finally:
+            self._work, self._known, self._states = work, known, None  # it leaves no trace, not even in a rounding
+            self.reset()
+        last = len(marks) // REHEARSED
+        return (marks[-1] - marks[-1 - last]) / self.padded([texts[i] for i in rows], recipe)
+
+    def padded(self, texts: Sequence[str], recipe: Recipe) -> int:
+        """Tokens of one epoch with their padding; `texts` have been read."""
+        lengths = [min(len(self.tokens[text]), LONGEST_TRAINED) for text in texts]
+        return sum(len(rows) * width(max(lengths[i] for i in rows)) for rows in batches(lengths, recipe.batch_tokens))
 
     def features(self, texts: Sequence[str], weights: TokenWeights) -> np.ndarray:
         """Pooled features (n, d) of `texts` by the trunk as it is now."""
         self.read(texts)
-        return self.trunk.pool_tokens([self.tokens[text] for text in texts], weights)[:, 0]
+        encoded = [self.tokens[text] for text in texts]
+        if self._states is None:
+            return self.trunk.pool_tokens(encoded, weights)[:, 0]
+        self._states.read(encoded)
+        return self.trunk.pool_tokens(encoded, weights, self._states.of)[:, 0]
 
-    def _frozen(self, texts: Sequence[str], weights: TokenWeights) -> np.ndarray:
-        """Features of `texts` by the base as it is, of which each is read once."""
-        fresh = [text for text in texts if text not in self._known]
+    def _inject(self, recipe: Recipe, seed: int) -> LoraUpdates:
+        """Puts new updates into the trunk."""
+        first = self._states.first if self._states else 0
+        linears = linears_of(self.trunk.blocks(first))
+        return LoraUpdates(self.trunk.model, linears, Shape(recipe.rank, recipe.alpha), seed)
+
+    def _below(self, first: int, encoded: Sequence[Sequence[int]]) -> States | None:
+        """What enters block number `first`, with that of `encoded` computed; None where nothing stays frozen."""
+        if not first:
+            self._states = None
+        elif self._states is None or self._states.first != first:
+            self._states = States(self.trunk, first, self._scratch)
+        if self._states:
+            self._states.read(encoded)
+        return self._states
+
+    def _starting_head(self, texts: Sequence[str], labels: np.ndarray, n_labels: int,
+                       weights: TokenWeights) -> tuple[torch.Tensor, torch.Tensor]:
+        """The centre (d,) of the frozen features and each label's direction from it (n_labels, d): the mean of its first
+        STARTERS messages. The base reads each of them once, however many trainings start from it."""
+        chosen = np.concatenate([np.flatnonzero(labels == k)[:STARTERS] for k in range(n_labels)])
+        fresh = [texts[i] for i in chosen if texts[i] not in self._known]
         if fresh:
             self._known.update(zip(fresh, self.features(fresh, weights), strict=True))
-        return np.stack([self._known[text] for text in texts])
+        start = torch.from_numpy(np.stack([self._known[texts[i]] for i in chosen]))
+        centre = start.mean(dim=0)
+        directions = torch.zeros(n_labels, start.shape[1])
+        directions.index_add_(0, torch.from_numpy(labels[chosen]), normalize(start - centre, dim=1))
+        return centre, directions
 
     def reset(self) -> None:
         """Takes the updates out: the trunk is the frozen base again."""
-        lora.remove(self._updates, self.trunk.model)
-        self._updates = {}
+        if self.updates:
+            self.updates.remove()
+        self.updates = None
         self.version += 1
 
     def keep(self, share: float) -> None:
-        """From now on only `share` of the learnt update counts."""
-        self._kept = replace(self._shape, alpha=self._shape.alpha * share)
-        for update in self._updates.values():
-            update.scaling = self._kept.scaling
+        """From now on only `share` of what was learnt counts."""
+        assert self.updates is not None
+        self.updates.keep(share)
         self.version += 1
 
     def save(self) -> dict[str, bytes]:
-        """The updates as the files of a PEFT adapter, at the share that `keep` set."""
-        return lora.save(self._updates, self._kept, self.trunk.base.name)
-
-
-def schedule(lengths: Sequence[int], recipe: Recipe, seed: int) -> list[np.ndarray]:
-    """The rows (b,) of every step. Texts of like length go together, with other neighbours in each epoch."""
-    random = np.random.default_rng(seed)
-    plan: list[np.ndarray] = []
-    for _epoch in range(recipe.epochs):
-        order = random.permutation(len(lengths))
-        made = [order[rows] for rows in batches([lengths[i] for i in order], recipe.batch_tokens)]
-        plan += [made[i] for i in random.permutation(len(made))]
-    return plan
-
-
-def _still_sound(losses: list[float]) -> None:
-    recent = float(np.mean(losses[-5:]))
-    if not math.isfinite(losses[-1]) or (len(losses) > 20 and recent > WORSE * max(losses[0], 0.5)):
-        raise Diverged(losses[0], recent)
-
-
-def _give_back() -> None:
-    """Returns freed memory to the system: a tokenizer takes more than the model (glibc keeps it otherwise)."""
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library: only the peak of memory is higher
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        """What was learnt as files, at the share that `keep` set."""
+        assert self.updates is not None
+        return self.updates.save(self.trunk.base.name)

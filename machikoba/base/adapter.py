@@ -2,3 +2,4 @@
 from __future__ import annotations
 
 PEFT_WEIGHTS, PEFT_FACTS = "adapter_model.safetensors", "adapter_config.json"
+

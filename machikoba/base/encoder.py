@@ -10,6 +10,7 @@ import numpy as np
 from machikoba.base.load import Base
 from machikoba.base.speed import Speed
 from machikoba.base.tokens import TokenWeights
+from machikoba.work import NoWork, Work, key
 
 if TYPE_CHECKING:
     from machikoba.base.trunk import Trunk
@@ -22,11 +23,12 @@ class Encoder:
     """Pooled features of texts, remembered as long as the encoder lives.
 
     speed: called when the base is first needed. progress: called with (texts read, texts to read). weights: how much each
-    token counts, learnt from the texts of the first call.
+    token counts, learnt from the texts of the first call. work: keeps what was read for a run that goes on later.
     """
 
-    def __init__(self, base: Base, speed: Callable[[Path], Speed], home: Path, progress: Progress | None = None) -> None:
-        self.base, self._speed, self._home, self.progress = base, speed, home, progress
+    def __init__(self, base: Base, speed: Callable[[Path], Speed], home: Path, progress: Progress | None = None,
+                 work: Work | None = None) -> None:
+        self.base, self._speed, self._home, self.progress, self.work = base, speed, home, progress, work or NoWork()
         self._trunk: Trunk | None = None
         self._known: dict[str, np.ndarray] = {}
         self.weights: TokenWeights | None = None
@@ -35,6 +37,11 @@ class Encoder:
     def speed(self) -> Speed:
         """The number format and threads in use."""
         return self._speed(self._home)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for files that live as long as a process."""
+        return self._home / "cache"
 
     def rest(self) -> None:
         """Takes the base out of memory; what it has read stays known."""
@@ -53,8 +60,18 @@ class Encoder:
             fresh.sort(key=len)
             for start in range(0, len(fresh), REPORTED):
                 block = fresh[start:start + REPORTED]
-                self._known.update(zip(block, self._trunk.pool(block, self.weights), strict=True))
+                self._known.update(zip(block, self._read(block, self._trunk, self.weights), strict=True))
                 if self.progress:
                     self.progress(min(start + REPORTED, len(fresh)), len(fresh))
         stacked = np.stack([self._known[text] for text in texts])
         return {layer: stacked[:, i] for i, layer in enumerate(self.base.layers)}
+
+    def _read(self, block: list[str], trunk: Trunk, weights: TokenWeights) -> np.ndarray:
+        """Features (n, n_layers, d) of texts, read now or by the run that this one goes on with."""
+        place = key(self.base.sha256, self.base.layers, self.speed.dtype, self.speed.threads, weights.save(), block)
+        known = self.work.load(place)
+        if known is not None:
+            return known["features"]
+        features = trunk.pool(block, weights)
+        self.work.save(place, {"features": features})
+        return features

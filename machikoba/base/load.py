@@ -35,14 +35,15 @@ class Base:
     memory_mib: int = 0
     source: str = ""  # what `find_base` was asked for
 
-    def _config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
+        """The configuration of its text model."""
         config: dict[str, Any] = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         return config.get("text_config", config)
 
     @property
     def max_tokens(self) -> int:
         """Length of the longest text that the model can read."""
-        config = self._config()
+        config = self.config()
         # RoBERTa and its kin count positions from behind the padding token's number.
         lost = (config.get("pad_token_id") or 0) + 1 if "roberta" in config.get("model_type", "") else 0
         return int(config.get("max_position_embeddings") or 1_000_000) - lost
@@ -50,7 +51,7 @@ class Base:
     @property
     def megaflops_per_token(self) -> float:
         """Multiplications and additions of the blocks for one token, in millions, from the configuration."""
-        config = self._config()
+        config = self.config()
         hidden, depth = config.get("hidden_size") or config.get("n_embd", 0), config.get("num_hidden_layers", 0)
         inner = config.get("intermediate_size") or 4 * hidden
         return 2 * depth * (4 * hidden**2 + (3 if self.kind == "decoder" else 2) * hidden * inner) / 1e6

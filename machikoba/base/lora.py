@@ -3,13 +3,14 @@
     y = x Wᵀ + bias + scaling · (x Aᵀ) Bᵀ          W frozen, A (rank, in), B (out, rank)
 
 The backward pass is written out: it forms the gradients of A, B and x and of nothing that is frozen, and keeps of the
-forward pass only x and x Aᵀ.
+forward pass only x and x Aᵀ. Layers that read the same input (query, key and value; gate and up) are computed together,
+as one product there and one back.
 """
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import torch
 from machikoba.base.adapter import PEFT_FACTS, PEFT_WEIGHTS
 
 PREFIX = "base_model.model."
+# Names of layers that read the same input, as the common architectures call them.
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("query_proj", "key_proj", "value_proj"),
+            ("q_lin", "k_lin", "v_lin"), ("gate_proj", "up_proj"), ("w1", "w3"))
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,18 @@ class Shape:
 
 
 class _Update(torch.autograd.Function):
-    """The formula above on rows x (n, in)."""
+    """The formula above on rows x (n, in), of layers with `sizes` outputs stacked below each other.
+
+    a (layers · rank, in), b (sum of sizes, rank).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor,
-                b: torch.Tensor, scaling: float) -> torch.Tensor:
+                b: torch.Tensor, scaling: float, sizes: Sequence[int]) -> torch.Tensor:
+        a, b = a.to(weight.dtype), _spread(b.to(weight.dtype), sizes)
         low = x @ a.t()
         ctx.save_for_backward(x, weight, a, b, low)
-        ctx.scaling = scaling
+        ctx.scaling, ctx.sizes = scaling, sizes
         plain = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
         return plain.addmm_(low, b.t(), alpha=scaling)
 
@@ -52,83 +60,198 @@ class _Update(torch.autograd.Function):
         out = grads[0]
         grad_low = (out @ b).mul_(ctx.scaling)
         grad_x = (out @ weight).addmm_(grad_low, a) if ctx.needs_input_grad[0] else None
-        return grad_x, None, None, grad_low.t() @ x, (out.t() @ low).mul_(ctx.scaling), None
+        grad_b = _gather(out.t() @ low, ctx.sizes).float().mul_(ctx.scaling)
+        return grad_x, None, None, (grad_low.t() @ x).float(), grad_b, None, None
 
 
-class LoraLinear(torch.nn.Module):
-    """A frozen linear layer with its update. The update is held in float32 and used in the layer's own number format."""
+def _spread(b: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """b (sum of sizes, rank) with each layer's part in columns of its own, zero elsewhere."""
+    return b if len(sizes) == 1 else torch.block_diag(*b.split(list(sizes)))
 
-    def __init__(self, linear: torch.nn.Linear, shape: Shape, generator: torch.Generator) -> None:
+
+def _gather(spread: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """The inverse of `_spread`."""
+    if len(sizes) == 1:
+        return spread
+    rank = spread.shape[1] // len(sizes)
+    parts = spread.split(list(sizes))
+    return torch.cat([part[:, i * rank:(i + 1) * rank] for i, part in enumerate(parts)])
+
+
+class Group(torch.nn.Module):
+    """Frozen linear layers that read the same input, with their updates in float32.
+
+    The first layer that is asked computes all; the others fetch their part. Where the model turns out to give them
+    different inputs, each is computed by itself from then on.
+    """
+
+    def __init__(self, linears: Sequence[torch.nn.Linear], shape: Shape, generator: torch.Generator) -> None:
         super().__init__()
-        self.weight, self.bias, self.scaling = linear.weight, linear.bias, shape.scaling
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        bound = 1 / math.sqrt(linear.in_features)
-        start = torch.empty(shape.rank, linear.in_features).uniform_(-bound, bound, generator=generator)
-        self.a = torch.nn.Parameter(start.to(linear.weight.device))
-        self.b = torch.nn.Parameter(torch.zeros(linear.out_features, shape.rank, device=linear.weight.device))
+        self.sizes, self.rank, self.scaling = [linear.out_features for linear in linears], shape.rank, shape.scaling
+        first = linears[0]
+        self.weight, self.bias = first.weight, first.bias
+        if len(linears) > 1:
+            self.weight = _frozen(torch.cat([linear.weight for linear in linears]))
+            if self.bias is not None:
+                self.bias = _frozen(torch.cat([linear.bias for linear in linears]))
+        bound = 1 / math.sqrt(first.in_features)
+        start = torch.empty(shape.rank * len(linears), first.in_features).uniform_(-bound, bound, generator=generator)
+        self.a = torch.nn.Parameter(start.to(first.weight.device))
+        self.b = torch.nn.Parameter(torch.zeros(sum(self.sizes), shape.rank, device=first.weight.device))
+        self.apart = len(linears) == 1
+        self._input: torch.Tensor | None = None
+        self._waiting: dict[int, torch.Tensor] = {}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, dtype = x.reshape(-1, x.shape[-1]), self.weight.dtype
-        out = _Update.apply(rows, self.weight, self.bias, self.a.to(dtype), self.b.to(dtype), self.scaling)
+    def part(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """weight, bias, a and b of one of the layers."""
+        start = sum(self.sizes[:index])
+        rows = slice(start, start + self.sizes[index])
+        bias = None if self.bias is None else self.bias[rows]
+        return self.weight[rows], bias, self.a[index * self.rank:(index + 1) * self.rank], self.b[rows]
+
+    def forward(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        """What layer number `index` makes of x (…, in)."""
+        if self._input is not x or index not in self._waiting:
+            self.apart = self.apart or bool(self._waiting)
+            if self.apart:
+                self._input, self._waiting = None, {}
+                return self._compute(x, *self.part(index), [self.sizes[index]])
+            together = self._compute(x, self.weight, self.bias, self.a, self.b, self.sizes)
+            self._input, self._waiting = x, dict(enumerate(together.split(self.sizes, dim=-1)))
+        found = self._waiting.pop(index)
+        if not self._waiting:
+            self._input = None
+        return found
+
+    def _compute(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor,
+                 b: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+        out = _Update.apply(x.reshape(-1, x.shape[-1]), weight, bias, a, b, self.scaling, sizes)
         return out.view(*x.shape[:-1], -1)
 
 
-def inject(blocks: Iterable[tuple[str, torch.nn.Module]], shape: Shape, seed: int = 0) -> dict[str, LoraLinear]:
-    """Puts an update on every linear layer of `blocks` (name, module); by full name. B starts at zero: nothing changes yet."""
-    generator = torch.Generator().manual_seed(seed)
-    made = {}
-    for block_name, block in blocks:
-        for name, module in list(block.named_modules()):
-            for child, linear in list(module.named_children()):
-                if type(linear) is torch.nn.Linear:
-                    update = LoraLinear(linear, shape, generator)
-                    setattr(module, child, update)
-                    made[".".join(part for part in (block_name, name, child) if part)] = update
-    return made
+def _frozen(tensor: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(tensor, requires_grad=False)
 
 
-def remove(updates: dict[str, LoraLinear], model: torch.nn.Module) -> None:
-    """Takes the updates out again; the model is as it was."""
-    for name, update in updates.items():
-        parent, _dot, child = name.rpartition(".")
-        linear = torch.nn.Linear(update.in_features, update.out_features, bias=update.bias is not None, device="meta")
-        linear.weight, linear.bias = update.weight, update.bias
-        setattr(model.get_submodule(parent), child, linear)
+class LoraLinear(torch.nn.Module):
+    """One layer of a group, in the place of the linear layer that it was."""
+
+    def __init__(self, group: Group, index: int) -> None:
+        super().__init__()
+        self.group, self.index = group, index
+        self.in_features, self.out_features = group.weight.shape[1], group.sizes[index]
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.group.part(self.index)[0]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self.group.part(self.index)[1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.group(x, self.index)
+        return found
 
 
-def save(updates: dict[str, LoraLinear], shape: Shape, base: str, prefix: str = "") -> dict[str, bytes]:
-    """The files of a PEFT adapter by name. prefix: what the model's own names lack, "model." under a language model head."""
-    from safetensors.torch import save as to_bytes
+class LoraUpdates:
+    """Updates on `linears` (by their full names in `model`), put in by the constructor. B starts at zero: nothing changes yet."""
 
-    tensors = {}
-    for name, update in updates.items():
-        tensors[f"{PREFIX}{prefix}{name}.lora_A.weight"] = update.a.detach().cpu().contiguous()
-        tensors[f"{PREFIX}{prefix}{name}.lora_B.weight"] = update.b.detach().cpu().contiguous()
-    facts = {"peft_type": "LORA", "task_type": "FEATURE_EXTRACTION" if not prefix else "CAUSAL_LM", "inference_mode": True,
-             "base_model_name_or_path": base, "r": shape.rank, "lora_alpha": shape.alpha, "use_rslora": shape.stabilised,
-             "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,
-             "target_modules": sorted(prefix + name for name in updates)}
-    return {PEFT_WEIGHTS: to_bytes(tensors), PEFT_FACTS: (json.dumps(facts, indent=1) + "\n").encode()}
+    def __init__(self, model: torch.nn.Module, linears: Mapping[str, torch.nn.Linear], shape: Shape, seed: int = 0) -> None:
+        self.model, self.shape, self.share = model, shape, 1.0
+        self.layers: dict[str, LoraLinear] = {}
+        self.groups: list[Group] = []
+        generator = torch.Generator().manual_seed(seed)
+        for names in _groups(linears):
+            group = Group([linears[name] for name in names], shape, generator)
+            self.groups.append(group)
+            for index, name in enumerate(names):
+                self.layers[name] = LoraLinear(group, index)
+                _put(model, name, self.layers[name])
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained."""
+        return [parameter for group in self.groups for parameter in (group.a, group.b)]
+
+    def keep(self, share: float) -> None:
+        """From now on only `share` of the update counts."""
+        self.share = share
+        for group in self.groups:
+            group.scaling = self.shape.scaling * share
+
+    def remove(self) -> None:
+        """Takes the updates out again; the model is as it was."""
+        for name, layer in self.layers.items():
+            linear = torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+            linear.weight = _frozen(layer.weight)
+            if layer.bias is not None:
+                linear.bias = _frozen(layer.bias)
+            _put(self.model, name, linear)
+        self.layers, self.groups = {}, []
+
+    def save(self, base: str, prefix: str = "") -> dict[str, bytes]:
+        """The files of a PEFT adapter by name. prefix: what the model's own names lack, "model." under a language model head."""
+        from safetensors.torch import save as to_bytes
+
+        tensors = {}
+        for name, layer in self.layers.items():
+            _weight, _bias, a, b = layer.group.part(layer.index)
+            tensors[f"{PREFIX}{prefix}{name}.lora_A.weight"] = a.detach().cpu().contiguous()
+            tensors[f"{PREFIX}{prefix}{name}.lora_B.weight"] = b.detach().cpu().contiguous()
+        shape, kind = self.shape, "CAUSAL_LM" if prefix else "FEATURE_EXTRACTION"
+        facts = {"peft_type": "LORA", "task_type": kind, "inference_mode": True, "base_model_name_or_path": base,
+                 "r": shape.rank, "lora_alpha": shape.alpha * self.share, "use_rslora": shape.stabilised, "lora_dropout": 0.0,
+                 "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,
+                 "target_modules": sorted(prefix + name for name in self.layers)}
+        return {PEFT_WEIGHTS: to_bytes(tensors), PEFT_FACTS: (json.dumps(facts, indent=1) + "\n").encode()}
 
 
-def load(model: torch.nn.Module, folder: Path) -> dict[str, LoraLinear]:
+def linears_of(blocks: Iterable[tuple[str, torch.nn.Module]]) -> dict[str, torch.nn.Linear]:
+    """Every plain linear layer of `blocks` (name, module) by its full name."""
+    return {f"{block_name}.{name}": module for block_name, block in blocks for name, module in block.named_modules()
+            if type(module) is torch.nn.Linear}
+
+
+def load(model: torch.nn.Module, folder: Path) -> LoraUpdates:
     """Puts a saved adapter onto `model`; the inverse of `save` without a prefix. Raises KeyError where names do not fit."""
     from safetensors.torch import load_file
 
     facts = json.loads((folder / PEFT_FACTS).read_bytes())
-    shape = Shape(facts["r"], facts["lora_alpha"], facts["use_rslora"])
     tensors = load_file(folder / PEFT_WEIGHTS)
-    generator = torch.Generator().manual_seed(0)
-    made = {}
+    linears = {}
     for name in facts["target_modules"]:
-        parent, _dot, child = name.rpartition(".")
         try:
-            linear = model.get_submodule(name)
+            linears[name] = model.get_submodule(name)
         except AttributeError as error:
             raise KeyError(name) from error
-        update = LoraLinear(linear, shape, generator)  # type: ignore[arg-type]
-        update.a.data.copy_(tensors[f"{PREFIX}{name}.lora_A.weight"])
-        update.b.data.copy_(tensors[f"{PREFIX}{name}.lora_B.weight"])
-        setattr(model.get_submodule(parent), child, update.requires_grad_(False))
-        made[name] = update
-    return made
+    shape = Shape(facts["r"], facts["lora_alpha"], facts["use_rslora"])
+    updates = LoraUpdates(model, linears, shape)  # type: ignore[arg-type]
+    for name, layer in updates.layers.items():
+        _weight, _bias, a, b = layer.group.part(layer.index)
+        a.data.copy_(tensors[f"{PREFIX}{name}.lora_A.weight"])
+        b.data.copy_(tensors[f"{PREFIX}{name}.lora_B.weight"])
+    for parameter in updates.parameters():
+        parameter.requires_grad_(False)
+    return updates
+
+
+def _groups(linears: Mapping[str, torch.nn.Linear]) -> list[list[str]]:
+    """The names in groups of layers that are computed together, in order."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+    for name in linears:
+        parent, _dot, child = name.rpartition(".")
+        siblings = next((names for names in TOGETHER if child in names), (child,))
+        members = [full for sibling in siblings if (full := f"{parent}.{sibling}") in linears]
+        alike = len({(linears[full].in_features, linears[full].bias is None, linears[full].weight.dtype) for full in members})
+        group = members if alike == 1 else [name]
+        if not done.intersection(group):
+            found.append(group)
+            done.update(group)
+    return found
+
+
+def _put(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
+    """Sets the submodule of `model` that has the full name `name`."""
+    parent, _dot, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -14,18 +14,21 @@ import psutil
 from machikoba.language import _
 
 SIZE = 512  # of the measured matrices: like one layer of a small model on one batch
+GPU_SIZE = 4_096
 ATTEMPTS = 40  # the best counts, so that what else the machine is doing does not
 WORTHWHILE = 1.3  # bfloat16 must be this much faster: it rounds more
 
 
 @dataclass(frozen=True)
 class Speed:
-    """dtype: "float32" or "bfloat16". reason: why, with the measured figures. gigaflops: of a 512³ product in it."""
+    """dtype: "float32" or "bfloat16". reason: why, with the measured figures. gigaflops: of a 512³ product in it (on a GPU:
+    4,096³). device: "cpu" or "cuda"."""
 
     dtype: str
     threads: int
     reason: str
     gigaflops: float
+    device: str = "cpu"
 
 
 def measured_speed(home: Path) -> Speed:
@@ -33,13 +36,14 @@ def measured_speed(home: Path) -> Speed:
     threads = int(os.environ.get("MACHIKOBA_THREADS", 0)) or psutil.cpu_count(logical=False) or os.cpu_count() or 1
     import torch
 
-    key = f"{machine()}/{threads}/{torch.__version__}/{torch.backends.cpu.get_cpu_capability()}"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and os.environ.get("MACHIKOBA_DEVICE") != "cpu" else ""
+    key = f"{machine()}/{threads}/{torch.__version__}/{torch.backends.cpu.get_cpu_capability()}/{gpu}".rstrip("/")
     path = home / "cache" / "speed.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         return Speed(**known[key])
     except (OSError, ValueError, KeyError, TypeError):
-        speed = _measure(threads)
+        speed = _measure_gpu(threads, gpu) if gpu else _measure(threads)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
@@ -73,6 +77,22 @@ def _measure(threads: int) -> Speed:
         return Speed("bfloat16", threads, reason, flops / seconds[torch.bfloat16])
     reason = _("float32: bfloat16 measured only {ratio} times as fast on this machine").format(ratio=f"{ratio:.1f}")
     return Speed("float32", threads, reason, flops / seconds[torch.float32])
+
+
+def _measure_gpu(threads: int, name: str) -> Speed:
+    import torch
+
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    square = torch.ones(GPU_SIZE, GPU_SIZE, dtype=dtype, device="cuda")
+    best = float("inf")
+    for _attempt in range(ATTEMPTS):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        square @ square
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    form = str(dtype).removeprefix("torch.")
+    return Speed(form, threads, _("{dtype} on {gpu}").format(dtype=form, gpu=name), 2 * GPU_SIZE**3 / 1e9 / best, "cuda")
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +20,22 @@ from machikoba.language import _
 if TYPE_CHECKING:
     import torch
 
-MAX_TOKENS = 512  # of one text; what follows is not read
+MAX_TOKENS = 2_048  # of one text; what follows is not read
 BATCH_TOKENS = 480  # padded tokens that go through the model at once: what stays in the caches (docs/log.md)
-WIDTHS = (4, 5, 6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80, 96, 120, 160, 240, 320, 480, 512)
+GPU_BATCH_TOKENS = 16_384
+WIDTHS = (4, 5, 6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80, 96, 120, 160, 240, 320, 480, 512, 768, 1_024, 1_536, 2_048)
 
 
 class _DeepestReached(Exception):
     """Raised inside the forward pass once the deepest wanted layer is pooled: what lies above is never computed."""
+
+
+@dataclass(frozen=True)
+class Entering:
+    """What goes into block number `first` (counted from 0): of each text (tokens, d)."""
+
+    first: int
+    states: Sequence[torch.Tensor]
 
 
 class Trunk:
@@ -37,7 +48,9 @@ class Trunk:
     def __init__(self, base: Base, layers: Sequence[str], speed: Speed, both_ways: bool = False,
                  adapter: Path | None = None) -> None:
         self.base, self.layers, self.speed, self.both_ways, self.adapter = base, tuple(layers), speed, both_ways, adapter
+        self.batch_tokens = BATCH_TOKENS if speed.device == "cpu" else GPU_BATCH_TOKENS
         self.left_slow: list[str] = []  # modules of the model that have no faster form
+        self._gives_tuples: bool | None = None
         self._tokenizer = load_tokenizer(base)
         self._padding = self._tokenizer.pad_token_id or 0
         self._longest = min(MAX_TOKENS, base.max_tokens)
@@ -52,11 +65,12 @@ class Trunk:
 
         torch.set_num_threads(self.speed.threads)
         attention.register()
-        model = load_model(self.base, self.speed.dtype, attention.BOTH_WAYS if self.both_ways else attention.AS_MADE)
-        self.left_slow = fast.hasten(model, exact=self.speed.dtype == "float32")
-        if self.adapter is not None:
-            lora.load(model, self.adapter)
-        return model
+        with torch.inference_mode(False):  # whoever reads first, others may train
+            model = load_model(self.base, self.speed.dtype, attention.BOTH_WAYS if self.both_ways else attention.AS_MADE)
+            self.left_slow = fast.hasten(model, exact=self.speed.dtype == "float32")
+            if self.adapter is not None:
+                lora.load(model, self.adapter)
+        return model.to(self.speed.device)
 
     @property
     def vocabulary(self) -> int:
@@ -85,15 +99,17 @@ class Trunk:
         """
         return self.pool_tokens(self.tokens(texts), weights)
 
-    def pool_tokens(self, encoded: Sequence[Sequence[int]], weights: TokenWeights) -> np.ndarray:
-        """`pool` for texts that are tokenised already."""
+    def pool_tokens(self, encoded: Sequence[Sequence[int]], weights: TokenWeights,
+                    entering: Callable[[Sequence[Sequence[int]]], Entering] | None = None) -> np.ndarray:
+        """`pool` for texts that are tokenised already; `entering` gives what is known of a batch, see `forward`."""
         import torch
 
-        table = torch.from_numpy(weights.table(self.vocabulary))
+        table = torch.from_numpy(weights.table(self.vocabulary)).to(self.speed.device)
         pooled: np.ndarray | None = None
         with torch.inference_mode():
-            for rows in batches([len(ids) for ids in encoded]):
-                values = self.forward([encoded[i] for i in rows], table).numpy()
+            for rows in batches([len(ids) for ids in encoded], self.batch_tokens):
+                batch = [encoded[i] for i in rows]
+                values = self.forward(batch, table, entering(batch) if entering else None).cpu().numpy()
                 if not np.isfinite(values).all():
                     raise not_finite(self.base.folder, _("what it makes of a message"))
                 if pooled is None:
@@ -117,23 +133,21 @@ class Trunk:
         prefixed = [self.base.prefix + unicodedata.normalize("NFKC", text) for text in texts]
         return self._tokenizer(prefixed, truncation=True, max_length=self._longest)["input_ids"]
 
-    def forward(self, batch: Sequence[Sequence[int]], table: torch.Tensor) -> torch.Tensor:
-        """Pooled states (b, n_layers, d) in float32 of tokenised texts; `table` gives each token's weight. See `pool`."""
+    def forward(self, batch: Sequence[Sequence[int]], table: torch.Tensor, entering: Entering | None = None) -> torch.Tensor:
+        """Pooled states (b, n_layers, d) in float32 of tokenised texts; `table` gives each token's weight. See `pool`.
+
+        entering: what `entering` gave for these texts; the blocks below are then not computed again.
+        """
         import torch
 
-        longest = min(width(max(map(len, batch))), self._longest)
-        ids = torch.full((len(batch), longest), self._padding)
-        mask = torch.zeros((len(batch), longest), dtype=torch.long)
-        for i, tokens in enumerate(batch):
-            ids[i, :len(tokens)] = torch.tensor(tokens)
-            mask[i, :len(tokens)] = 1
+        ids, mask = self._padded(batch)
         weights = self._weights(ids, mask, table)
         found: dict[str, torch.Tensor] = {}
 
         def keep(name: str, states: torch.Tensor) -> None:
             found[name] = torch.einsum("bt,btd->bd", weights, states.to(torch.float32))
 
-        with self._watching(keep, stop="last" not in self.layers):
+        with self._watching(keep, stop="last" not in self.layers), self._skipping(entering, ids.shape[1]):
             try:
                 output = self.model(input_ids=ids, attention_mask=mask, **self._options())
                 if "last" in self.layers:
@@ -142,11 +156,112 @@ class Trunk:
                 pass
         return torch.stack([found[name] for name in self.layers], dim=1)
 
+    def entering(self, batch: Sequence[Sequence[int]], first: int) -> Entering:
+        """What goes into block number `first` for tokenised texts, of each text (tokens, d) in the model's number format."""
+        import torch
+
+        ids, mask = self._padded(batch)
+        found: list[torch.Tensor] = []
+
+        def watch(_module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            found.append(inputs[0] if inputs else options["hidden_states"])
+            raise _DeepestReached
+
+        with torch.inference_mode():
+            hook = self.blocks(first)[0][1].register_forward_pre_hook(watch, with_kwargs=True)
+            try:
+                self.model(input_ids=ids, attention_mask=mask, **self._options())
+            except _DeepestReached:
+                pass
+            finally:
+                hook.remove()
+        return Entering(first, [found[0][i, :len(tokens)] for i, tokens in enumerate(batch)])
+
+    def last(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The model's output (b, t, d) for tokenised texts, t at least as long as the longest."""
+        ids, mask = self._padded(batch)
+        states: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, **self._options()).last_hidden_state
+        return states
+
+    def pair_tokens(self, prompt: str, completion: str) -> tuple[list[int], int]:
+        """Tokens of a prompt and its completion with the sign that ends a text, and how many are the prompt's.
+
+        What is too long loses the beginning of its prompt, then the end of its completion.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.base)
+        before = self._tokenizer(prompt)["input_ids"]
+        end = self._tokenizer.eos_token_id
+        if before and before[-1] == end:  # some tokenizers end every text; this one goes on
+            before = before[:-1]
+        after = self._tokenizer(completion, add_special_tokens=False)["input_ids"] + ([] if end is None else [end])
+        after = after[:self._longest - 1]
+        room = self._longest - len(after)
+        if len(before) > room:
+            before = before[:1] + before[len(before) - room + 1:] if room > 1 else before[-room:]
+        if not before:  # a model that marks no beginning needs something to go on from
+            before = [end if end is not None else self._padding]
+            after = after[:self._longest - 1]
+        return before + after, len(before)
+
+    def _padded(self, batch: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask (b, t) of tokenised texts."""
+        import torch
+
+        longest = min(width(max(map(len, batch))), self._longest)
+        ids = torch.full((len(batch), longest), self._padding)
+        mask = torch.zeros((len(batch), longest), dtype=torch.long)
+        for i, tokens in enumerate(batch):
+            ids[i, :len(tokens)] = torch.tensor(tokens)
+            mask[i, :len(tokens)] = 1
+        return ids.to(self.speed.device), mask.to(self.speed.device)
+
+    @contextmanager
+    def _skipping(self, entering: Entering | None, longest: int) -> Iterator[None]:
+        """Lets every block below `entering.first` hand on what enters there instead of computing it."""
+        import torch
+
+        if entering is None:
+            yield
+            return
+        states = torch.nn.utils.rnn.pad_sequence(list(entering.states), batch_first=True).to(self.speed.device)
+        states = torch.nn.functional.pad(states, (0, 0, 0, longest - states.shape[1]))
+        skipped = [block for _name, block in self.blocks()[:entering.first]]
+        if self._gives_tuples is None:
+            self._gives_tuples = self._asked_for_tuples()
+        for block in skipped:
+            block.forward = lambda *_a, **_k: (states, None) if self._gives_tuples else states
+        try:
+            yield
+        finally:
+            for block in skipped:
+                del block.forward
+
+    def _asked_for_tuples(self) -> bool:
+        """Whether a block of this architecture gives its states alone or as the first of several things."""
+        import torch
+
+        seen: list[bool] = []
+
+        def look(_module: Any, _inputs: Any, output: Any) -> None:
+            seen.append(isinstance(output, tuple))
+            raise _DeepestReached
+
+        hook = self.blocks()[0][1].register_forward_hook(look)
+        try:
+            with torch.inference_mode():
+                self.model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.speed.device), **self._options())
+        except _DeepestReached:
+            pass
+        finally:
+            hook.remove()
+        return seen[0]
+
     def _weights(self, ids: torch.Tensor, mask: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """Share of each token (b, t) in its text's mean; each row sums to 1."""
         import torch
 
-        special = torch.isin(ids, torch.tensor(self._special)) & (mask == 1)
+        special = torch.isin(ids, torch.tensor(self._special, device=ids.device)) & (mask == 1)
         plain = torch.where(special | (mask == 0), 0.0, table[ids])
         average = plain.sum(dim=1, keepdim=True) / (plain > 0).sum(dim=1, keepdim=True).clamp(min=1)
         weights = torch.where(special, average.clamp(min=LEAST), plain)

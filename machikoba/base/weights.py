@@ -6,6 +6,8 @@ memory, and each batch takes the rows that it needs: same numbers, a third of th
 from __future__ import annotations
 
 import json
+import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,15 +39,32 @@ class Stored:
             raw = np.fromfile(file, dtype=_NUMPY[self.kind], count=count)
         return self._tensor(raw)
 
-    def mapped(self) -> Any:
-        """The tensor in the file: only the parts that are looked at take memory."""
-        raw = np.memmap(self.path, dtype=_NUMPY[self.kind], mode="c", offset=self.start, shape=self.shape)
-        return self._tensor(raw)
+    def mapped(self, rows: slice | None = None) -> Any:
+        """The tensor, or some rows of it, in the file: only what is looked at takes memory, until the tensor is dropped."""
+        return self._in(self._whole_file(), rows)
+
+    def lent(self) -> tuple[Any, Callable[[], None]]:
+        """The tensor in the file, and what gives the memory of all that was looked at back to the system.
+
+        A row that is looked at takes 64 KiB, because the system maps what lies around it as well.
+        """
+        whole = self._whole_file()
+        back = (lambda: whole.madvise(mmap.MADV_DONTNEED)) if hasattr(mmap, "MADV_DONTNEED") else (lambda: None)
+        return self._in(whole, None), back
+
+    def _whole_file(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def _in(self, whole: mmap.mmap, rows: slice | None) -> Any:
+        first, last = (0, self.shape[0]) if rows is None else (rows.start, rows.stop)
+        width, kind = int(np.prod(self.shape[1:], dtype=np.int64)), np.dtype(_NUMPY[self.kind])
+        return self._tensor(np.frombuffer(whole, kind, (last - first) * width, self.start + first * width * kind.itemsize))
 
     def _tensor(self, raw: np.ndarray) -> Any:
         import torch
 
-        tensor = torch.from_numpy(raw).view(self.shape)
+        tensor = torch.from_numpy(raw).view(-1, *self.shape[1:])
         return tensor.view(torch.bfloat16) if self.kind == "BF16" else tensor
 
 
@@ -109,27 +128,29 @@ def load_lean(folder: Path, dtype: Any, attention: str | None) -> Any | None:
     if embedding is None or tuple(embedding.weight.shape) != (KEPT_ROWS, tensors[words[0]].shape[1]):
         return None
     model.config.vocab_size, model.config.pad_token_id = size, padding
-    _look_up(embedding, tensors[words[0]].mapped(), dtype)
+    _look_up(embedding, tensors[words[0]], dtype)
     return model
 
 
-def _look_up(embedding: Any, table: Any, dtype: Any) -> None:
-    """Lets `embedding` take its rows from `table`, a batch at a time.
+def _look_up(embedding: Any, vocabulary: Stored, dtype: Any) -> None:
+    """Lets `embedding` take its rows from `vocabulary`, a batch at a time.
 
     The module itself runs as always, on the rows that the batch needs: what it does besides (Gemma scales) stays its own.
     """
     import torch
 
+    table, give_back = vocabulary.lent()
     embedding.weight.requires_grad_(False)
     embedding.padding_idx = None
 
     def take(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         ids, places = torch.unique(inputs[0], return_inverse=True)
         module.weight = torch.nn.Parameter(table[ids.to("cpu")].to(places.device, dtype), requires_grad=False)
+        give_back()
         return (places, *inputs[1:])
 
     embedding.register_forward_pre_hook(take)
-    embedding.num_embeddings = table.shape[0]
+    embedding.num_embeddings = vocabulary.shape[0]
 
 
 def not_finite(folder: Path, where: str) -> BaseError:

@@ -72,6 +72,7 @@ def tune(
     require_certificate: Annotated[bool, typer.Option(help=_("Exit with 1 and keep nothing unless it is proved."))] = False,
     seed: Annotated[int, typer.Option(help=_("Number behind every random choice."))] = 0,
     out: Annotated[Path | None, typer.Option(metavar="BUNDLE", help=_("The bundle's path (default: in the home)."))] = None,
+    resume: Annotated[bool, typer.Option("--resume", help=_("Go on where the same command was interrupted."))] = False,
     json: Json = False,
 ) -> None:
     from machikoba.cli.report import plan_lines, result_lines
@@ -87,8 +88,9 @@ def tune(
         bases=tuple(base or ()), target_error=target_error, target_coverage=target_coverage, confidence=confidence,
         budget_seconds=seconds(budget) if budget else None, rungs=tuple(filter(None, rungs.split(","))),
         holdout=holdout, require_certificate=require_certificate, seed=seed)
+    Mode.resumable = True
     with progress() as say:
-        made = tune(data, options, out, say, lambda records, steps: show(plan_lines(records, steps)))
+        made = tune(data, options, out, say, lambda records, steps: show(plan_lines(records, steps)), resume)
     result(made.summary, result_lines(made))
 
 

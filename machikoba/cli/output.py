@@ -16,9 +16,10 @@ from machikoba.tune.ladder import Say
 
 
 class Mode:
-    """How this process prints; set once by the command's --json."""
+    """How this process prints, set once by the command's --json; and whether --resume could go on with its command."""
 
     json = False
+    resumable = False
 
 
 def show(lines: list[str]) -> None:
@@ -68,11 +69,12 @@ def fail(error: MachikobaError) -> int:
 def interrupted() -> int:
     """Says that the user stopped the run; returns the shell's exit code for it."""
     message = _("Stopped. Nothing half-done was left behind.")
+    way = _("Give the same command with --resume to go on from here.") if Mode.resumable else ""
     if Mode.json:
-        print(json.dumps({"error": {"code": "interrupted", "message": message, "expected": "", "found": "", "next": ""}},
+        print(json.dumps({"error": {"code": "interrupted", "message": message, "expected": "", "found": "", "next": way}},
                          ensure_ascii=False))
     else:
-        print("\n" + message, file=sys.stderr)
+        print(f"\n{message} {way}".rstrip(), file=sys.stderr)
     return 130
 
 
@@ -85,9 +87,8 @@ def progress() -> Iterator[Say]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    names = {"words": _("words"), "features": _("words and open model"), "lora": _("tuning the open model"),
-             "reading": _("open model reads"),
-             "packing": _("packing and testing")}
+    names = {"words": _("words"), "features": _("words and open model"), "top": _("tuning the upper half of the open model"),
+             "lora": _("tuning the open model"), "reading": _("open model reads"), "packing": _("packing and testing")}
     with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
                   TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         bars: dict[str, Any] = {}

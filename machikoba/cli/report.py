@@ -8,6 +8,7 @@ from machikoba.cli.output import command, short
 from machikoba.language import _
 from machikoba.records.privacy import PLACEHOLDERS
 from machikoba.records.read import Records
+from machikoba.tasks.classify import RUNGS
 from machikoba.tune.ladder import Tried
 from machikoba.tune.run import Result, missing
 
@@ -35,6 +36,9 @@ def result_lines(result: Result) -> list[str]:
     lines = [_step_line(i, step) for i, step in enumerate(result.tried, start=1)]
     lines += _test_lines(summary)
     cost, prices = summary["cost"], summary["cost"]["assumptions"]
+    lines += [_("more     tuning the open model itself ({base}) may get more right, in about {time}: add --rungs {rungs}").format(
+        base=step["base"], time=_time(step["estimate"]["wall_seconds"]), rungs=",".join(RUNGS))
+        for step in summary["further"] if step["rung"] == RUNGS[-1]]
     lines.append(_("price    {yen} yen: {time} on this PC, {cpu} seconds of processor, {mib:,} MiB of memory").format(
         yen=f"{cost['yen']:.2f}", time=_time(cost["wall_seconds"]), cpu=round(cost["cpu_seconds"]), mib=cost["peak_mib"]))
     lines.append(_("         assumed: {watts} W at {kwh} yen per kWh, the machine at {hour} yen per hour").format(
@@ -48,8 +52,9 @@ def result_lines(result: Result) -> list[str]:
 def _step(step: Tried) -> str:
     if step.rung.base is None:
         return _("words only")
-    form = _("+ open model {base}, tuned") if step.rung.name == "lora" else _("+ open model {base}, frozen")
-    return form.format(base=step.rung.base)
+    forms = {"features": _("+ open model {base}, frozen"), "top": _("+ open model {base}, upper half tuned"),
+             "lora": _("+ open model {base}, tuned")}
+    return forms[step.rung.name].format(base=step.rung.base)
 
 
 def _step_line(number: int, step: Tried) -> str:

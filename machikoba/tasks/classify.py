@@ -8,12 +8,12 @@ import numpy as np
 
 from machikoba.adapt.contract import Rung, Scores
 from machikoba.adapt.features import FeaturesRung
-from machikoba.adapt.lora import LoraRung
+from machikoba.adapt.lora import FROZEN, Bench, LoraRung
 from machikoba.adapt.words import WordsRung
 from machikoba.base.encoder import Encoder
 
 NAME = "classify"
-RUNGS = ("words", "features", "lora")
+RUNGS = ("words", "features", "top", "lora")
 DEFAULT_RUNGS = ("words", "features")  # training takes minutes where these take seconds: whoever wants it asks for it
 
 
@@ -41,13 +41,15 @@ class Labels:
 
 
 def ladder(encoders: Sequence[Encoder], wanted: Sequence[str]) -> list[Rung]:
-    """The rungs named in `wanted`, cheapest first; `features` and `lora` once for each base, smallest base first."""
+    """The rungs named in `wanted`, cheapest first; all but `words` once for each base, smallest base first."""
     rungs: list[Rung] = [WordsRung()] if "words" in wanted else []
     by_size = sorted(encoders, key=lambda encoder: encoder.base.megaflops_per_token)
     if "features" in wanted:
         rungs += [FeaturesRung(encoder) for encoder in by_size]
-    if "lora" in wanted:
-        rungs += [LoraRung(encoder) for encoder in by_size]
+    benches = [Bench(encoder) for encoder in by_size]
+    for name in FROZEN:
+        if name in wanted:
+            rungs += [LoraRung(name, bench) for bench in benches]
     return rungs
 
 

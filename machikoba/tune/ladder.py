@@ -12,12 +12,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from machikoba.adapt.contract import Diverged, Fitted, Rung, Scores, Train
+from machikoba.base.encoder import Encoder
 from machikoba.language import _
 from machikoba.memory import available_mib, peak_mib
 from machikoba.prove.metrics import Interval, Rate, accuracy, coverage_interval
 from machikoba.settings import Prices
+from machikoba.tasks import classify
 from machikoba.tasks.classify import Labels, correct, decide
-from machikoba.tune.estimate import Estimate, estimate
+from machikoba.tune.estimate import Estimate, estimate, rehearsed
 from machikoba.tune.options import Options
 
 Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
@@ -41,6 +43,7 @@ class Tried:
 
     rung: Rung
     estimate: Estimate
+    rehearsed: Estimate | None = None  # after a dry run
     skipped_because: str = ""
     cv_accuracy: Rate | None = None
     coverage: Interval | None = None
@@ -55,6 +58,7 @@ class Tried:
         accuracy_, coverage = self.cv_accuracy, self.coverage
         return {
             "rung": self.rung.name, "base": self.rung.base, "estimate": self.estimate.to_dict(),
+            "rehearsed": self.rehearsed.to_dict() if self.rehearsed else None,
             "cv_accuracy": accuracy_.value if accuracy_ else None,
             "cv_interval": [accuracy_.low, accuracy_.high] if accuracy_ else None,
             "coverage_at_target": coverage.value if coverage else None,
@@ -72,19 +76,29 @@ def climb(train: Train, rungs: Sequence[Rung], labels: Labels, options: Options,
     for rung in rungs:
         step = Tried(rung, estimate(rung, train, prices))
         tried.append(step)
-        if met:
-            step.skipped_because = _("not needed: the goal was met before")
-        elif options.budget_seconds is not None and spent + step.estimate.wall_seconds > options.budget_seconds:
-            step.skipped_because = _("over the time limit: it takes about {n} seconds").format(
-                n=round(step.estimate.wall_seconds))
-        elif step.estimate.peak_mib > available_mib():
-            step.skipped_because = _("needs about {need} MiB of memory, {free} MiB are free").format(
-                need=step.estimate.peak_mib, free=available_mib())
-        else:
+        step.skipped_because = _("not needed: the goal was met before") if met else _too_much(step.estimate, spent, options)
+        if step.skipped_because:
+            continue
+        began = time.monotonic()
+        step.rehearsed = rehearsed(rung, train, prices, options.seed, step.estimate)
+        if step.rehearsed:
+            spent += time.monotonic() - began
+            step.skipped_because = _too_much(step.rehearsed, spent, options)
+        if not step.skipped_because:
             judge(step, train, labels, options, prices, say)
             spent += step.wall_seconds
             met = step.met
     return tried
+
+
+def _too_much(cost: Estimate, spent: float, options: Options) -> str:
+    """Why a step is not taken: its time or its memory; empty where it fits."""
+    if options.budget_seconds is not None and spent + cost.wall_seconds > options.budget_seconds:
+        return _("over the time limit: it takes about {n} seconds").format(n=round(cost.wall_seconds))
+    free = available_mib()
+    if cost.peak_mib > free:
+        return _("needs about {need} MiB of memory, {free} MiB are free").format(need=cost.peak_mib, free=free)
+    return ""
 
 
 def judge(step: Tried, train: Train, labels: Labels, options: Options, prices: Prices, say: Say) -> None:
@@ -125,27 +139,46 @@ def charge(step: Tried, cpu: float, wall: float, prices: Prices) -> None:
     step.peak_mib = peak_mib()
 
 
-def winner(tried: Sequence[Tried]) -> Tried | None:
+def winner(tried: Sequence[Tried], options: Options) -> Tried | None:
     """The rung to use: the one that met the target, else the one most often right on the rows that all were judged on.
 
-    Coverage far from the target is a matter of a few rows, so it decides only where it is clearly larger: its lower end
-    above the other's value.
+    Coverage far from the target is a matter of a few rows, so it decides only where it is clearly larger on those rows: its
+    lower end above the other's upper end.
     """
     judged = [step for step in tried if step.cv_accuracy is not None and step.coverage is not None]
     if not judged:
         return None
     shared = set.intersection(*(set(step.unseen.rows.tolist()) for step in judged if step.unseen))
     chosen = max(judged, key=lambda step: (step.met, _right(step, shared)))
-    for step in judged:
-        if not chosen.met and step.coverage and chosen.coverage and step.coverage.low > chosen.coverage.value:
-            chosen = step
+    if not chosen.met:
+        covered = {id(step): _covered(step, shared, options) for step in judged}
+        for step in judged:
+            if covered[id(step)].low > covered[id(chosen)].high:
+                chosen = step
     return chosen
+
+
+def further(tried: Sequence[Tried], encoders: Sequence[Encoder], train: Train, prices: Prices) -> list[Tried]:
+    """The steps that nobody asked for though the goal was not reached, with what they would cost."""
+    if any(step.met for step in tried):
+        return []
+    asked = {step.rung.name for step in tried}
+    return [Tried(rung, estimate(rung, train, prices))
+            for rung in classify.ladder(encoders, [name for name in classify.RUNGS if name not in asked])]
 
 
 def _right(step: Tried, rows: set[int]) -> float:
     """Share of `rows` that the rung got right while it had not seen them."""
     assert step.unseen is not None
     return float(step.unseen.correct[np.isin(step.unseen.rows, sorted(rows))].mean())
+
+
+def _covered(step: Tried, rows: set[int], options: Options) -> Interval:
+    """Coverage at the bearable error on `rows`."""
+    unseen = step.unseen
+    assert unseen is not None
+    chosen = np.isin(unseen.rows, sorted(rows))
+    return coverage_interval(unseen.confidence[chosen], unseen.correct[chosen], options.target_error, seed=options.seed)
 
 
 def arithmetic() -> AbstractContextManager[Any]:

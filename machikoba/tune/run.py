@@ -46,6 +46,7 @@ from machikoba.tune.ladder import Say, Tried, climb, refit, winner
 from machikoba.tune.ledger import spend
 from machikoba.tune.options import DEFAULT_HOLDOUT, Options
 from machikoba.tune.recipe import recipe
+from machikoba.work import WorkFolder, key
 
 LEAST_PER_LABEL = 5  # examples; fewer cannot be judged by five folds
 LEAST_DIFFERENT = 20  # messages, near duplicates counted once
@@ -86,12 +87,13 @@ class Plan:
 
 
 def tune(data: str | Path, options: Options | None = None, out: str | Path | None = None, say: Say = lambda *_: None,
-         announce: Any = None) -> Result:
+         announce: Any = None, resume: bool = False) -> Result:
     """Makes a bundle from the records in `data`.
 
     out: the bundle's own path (default: HOME/bundles, named after the file). say: called with what is going on and how
-    far. announce: called once with (records, tried steps not yet run) before anything is spent.
-    Raises MachikobaError; nothing half-made is left behind, also when interrupted.
+    far. announce: called once with (records, tried steps not yet run) before anything is spent. resume: goes on where an
+    earlier call with the same data and options was interrupted; the weights come out the same to the byte.
+    Raises MachikobaError; no half-made bundle is left behind, also when interrupted.
     """
     options = options or Options()
     price, where = prices(), home()
@@ -102,7 +104,10 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
     labels = _labels(records, options)
     links = near_duplicate_links([example.text for example in records.examples])
     _enough_different(records, links)
-    encoders = [Encoder(find_base(name, where), measured_speed, where) for name in _base_names(options)]
+    work = WorkFolder(where / "work" / key(files.digest(records.source.path), options, __version__))
+    if not resume:
+        work.begin()
+    encoders = [Encoder(find_base(name, where), measured_speed, where, work=work) for name in _base_names(options)]
     for encoder in encoders:
         encoder.progress = lambda done, total: say("reading", done, total)
     rungs = classify.ladder(encoders, options.rungs)
@@ -133,7 +138,8 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
                    "assumptions": price.to_dict()}
         summary = {
             "bundle": str(target), "task": classify.NAME, "base": facts["base"]["name"] if facts["base"] else None,
-            "rung": chosen.rung.name, "ladder": [step.to_dict() for step in tried], "test": evidence["test"],
+            "rung": chosen.rung.name, "ladder": [step.to_dict() for step in tried],
+            "further": [step.to_dict() for step in ladder.further(tried, encoders, train, price)], "test": evidence["test"],
             "certificate": certificate.to_dict() | level if certificate else None,
             "attempt": evidence["attempt"], "time_order": _time_order(plan, train_rows, chosen, options),
             "sets": {name: len(plan.rows(name)) for name in ("train", "certify", "test", "none")},
@@ -143,6 +149,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
         write_file(draft, "card.md", card(facts, summary, records.source.path.name))
         write_file(draft, "NOTICE", notice(facts))
         seal(draft)
+    work.end()
     say("packing", 1, 1)
     return Result(target, summary, records, tried)
 
@@ -163,7 +170,7 @@ def _target(data: str | Path, out: str | Path | None, where: Path) -> Path:
 
 
 def _base_names(options: Options) -> Sequence[str]:
-    if not {"features", "lora"} & set(options.rungs):
+    if not set(options.rungs) - {"words"}:
         return ()
     return options.bases or (default_base(classify.NAME).name,)
 
@@ -228,13 +235,14 @@ def _climb(records: Records, plan: Plan, labels: Labels, links: np.ndarray, rung
     outlook: dict[str, Any] | None = None
     while True:
         tried = climb(plan.train(plan.rows("train")), rungs, labels, options, price, say)
-        chosen = winner(tried)
+        chosen = winner(tried, options)
         if chosen is None or chosen.unseen is None:
             raise RequirementError(
                 "nothing_tried", _("No way of tuning fits the limits."),
                 expected=_("time and memory for at least one"),
                 found="; ".join(f"{step.rung.name}: {step.skipped_because}" for step in tried),
-                next=_("Raise --budget, or name more --rungs."))
+                next=_("Raise --budget, name more --rungs, close other programs, or take a smaller open model: `machikoba bases` "
+                       "lists them with their memory."))
         outlook = outlook or _outlook(chosen.unseen, len(plan.examples), options)
         if not auto or _could_certify(plan, chosen, options):
             return plan, tried, chosen, outlook

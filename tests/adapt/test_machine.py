@@ -139,6 +139,19 @@ def test_many_rows_keep_few_anchors(monkeypatch):
     assert np.mean([train.names[i] == label for i, (_t, label) in zip(said, fresh, strict=True)]) > 0.8
 
 
+@pytest.mark.parametrize("most", [30, 1_000])
+def test_a_fold_scores_as_the_machine_that_learns_from_its_rows(monkeypatch, most):
+    monkeypatch.setattr(choose, "MAX_ANCHORS", most)
+    train = as_train(messages(160, noise=0.2))
+    features = np.random.default_rng(0).normal(size=(160, 5)).astype(np.float32) + train.labels[:, None]
+    rows, inside, outside = choose.Rows(train, features), np.arange(120), np.arange(120, 160)
+    found = choose.make_fold(rows, inside, outside, seed=3).scores(choose.FIRST)[0]
+    machine = rows.subset(inside).fit(choose.FIRST, 3, lambda texts: features[outside])
+    wanted = machine.raw_scores(machine.likeness([train.texts[i] for i in outside]))
+    assert len(machine.anchors) == min(most, 120)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_rows_that_fit_no_label_lower_trust():
     rows = messages(120) + [(f"営業の電話 {i} 件目の案内{chr(0x4E00 + 31 * i)}", "none") for i in range(20)]
     machine = WordsRung().fit(as_train(rows, none="none"))

@@ -10,6 +10,7 @@ from machikoba.base import lora
 from machikoba.base.adapter import PEFT_FACTS, PEFT_WEIGHTS
 from machikoba.base.load import find_base
 from machikoba.base.speed import Speed
+from machikoba.base.states import States
 from machikoba.base.tokens import TokenWeights
 from machikoba.base.trunk import Trunk
 from machikoba.errors import BaseError
@@ -40,16 +41,19 @@ SHAPES = {
 DECODERS = [name for name in SHAPES if name.endswith("CausalLM")]
 
 
+def make(name, folder):
+    """Saves a random model of one architecture with a tokenizer."""
+    config, settings = SHAPES[name]
+    torch.manual_seed(0)
+    getattr(transformers, name)(getattr(transformers, config)(**settings)).eval().save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
 @pytest.fixture(params=SHAPES)
 def tiny(request, tmp_path):
-    """A base of each architecture, and Transformers' own model of it."""
-    config, settings = SHAPES[request.param]
-    torch.manual_seed(0)
-    model = getattr(transformers, request.param)(getattr(transformers, config)(**settings)).eval()
-    folder = tmp_path / request.param
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
-    return find_base(str(folder), tmp_path)
+    """A base of each architecture."""
+    return find_base(str(make(request.param, tmp_path / request.param)), tmp_path)
 
 
 def theirs(base, texts):
@@ -96,25 +100,52 @@ def test_both_ways_lets_the_first_tokens_see_the_last(tiny):
 def test_updates_start_at_nothing_learn_and_survive_saving(tiny, tmp_path):
     trunk = Trunk(tiny, ("last",), PLAIN, both_ways=tiny.kind == "decoder")
     before = trunk.pool(TEXTS, FLAT)
-    updates = lora.inject(trunk.blocks(), lora.Shape(4, 8.0), seed=0)
-    assert len(updates) >= 8
+    updates = lora.LoraUpdates(trunk.model, lora.linears_of(trunk.blocks()), lora.Shape(4, 8.0))
+    assert len(updates.layers) >= 8
     np.testing.assert_allclose(trunk.pool(TEXTS, FLAT), before, atol=1e-6)
     table = torch.ones(trunk.vocabulary)
     trunk.forward(trunk.tokens(TEXTS), table).pow(2).sum().backward()
-    for update in updates.values():
-        assert update.weight.grad is None
-        assert update.b.grad is not None
-        update.b.data.add_(update.b.grad, alpha=-0.1 / (1e-9 + float(update.b.grad.norm())))
+    for group in updates.groups:
+        assert group.weight.grad is None
+        assert group.b.grad is not None
+        group.b.data.add_(group.b.grad, alpha=-0.1 / (1e-9 + float(group.b.grad.norm())))
     after = trunk.pool(TEXTS, FLAT)
     assert np.abs(after - before).max() > 1e-3
-    for name, content in lora.save(updates, lora.Shape(4, 8.0), tiny.name).items():
+    for name, content in updates.save(tiny.name).items():
         (tmp_path / name).write_bytes(content)
     again = Trunk(tiny, ("last",), PLAIN, tiny.kind == "decoder", adapter=tmp_path)
     np.testing.assert_array_equal(again.pool(TEXTS, FLAT), after)
-    lora.remove(updates, trunk.model)
+    updates.remove()
     np.testing.assert_array_equal(trunk.pool(TEXTS, FLAT), before)
     assert (tmp_path / PEFT_FACTS).exists()
     assert (tmp_path / PEFT_WEIGHTS).exists()
+
+
+def test_layers_that_read_the_same_input_are_computed_together(tiny):
+    trunk = Trunk(tiny, ("last",), PLAIN, both_ways=tiny.kind == "decoder")
+    updates = lora.LoraUpdates(trunk.model, lora.linears_of(trunk.blocks()), lora.Shape(4, 8.0))
+    for number, group in enumerate(updates.groups):
+        group.b.data.normal_(generator=torch.Generator().manual_seed(number))
+    together = trunk.pool(TEXTS, FLAT)
+    assert all(not group._waiting for group in updates.groups)
+    for group in updates.groups:
+        group.apart = True
+    np.testing.assert_allclose(trunk.pool(TEXTS, FLAT), together, atol=1e-4)
+
+
+def test_upper_blocks_go_on_from_what_was_cached(tiny, tmp_path):
+    trunk = Trunk(tiny, ("last",), PLAIN, both_ways=tiny.kind == "decoder")
+    before, encoded = trunk.pool(TEXTS, FLAT), trunk.tokens(TEXTS)
+    states = States(trunk, 1, tmp_path)
+    states.read(encoded)
+    trunk.pool_tokens(encoded, FLAT, states.of)  # asks the lowest block once what it gives
+    computed = []
+    lowest = next(module for module in trunk.blocks()[0][1].modules() if type(module) is torch.nn.Linear)
+    lowest.register_forward_hook(lambda *_: computed.append(1))
+    np.testing.assert_allclose(trunk.pool_tokens(encoded, FLAT, states.of), before, atol=1e-5)
+    assert not computed
+    np.testing.assert_allclose(trunk.pool(TEXTS, FLAT), before, atol=1e-6)
+    assert computed
 
 
 def test_weights_that_are_not_numbers_are_refused(tiny, tmp_path):

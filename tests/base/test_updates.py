@@ -43,17 +43,25 @@ def test_attention_gives_the_gradients_of_its_formula(heads, shared, masked, kep
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_an_update_gives_the_gradients_of_its_formula(bias):
-    linear = torch.nn.Linear(6, 5, bias=bias)
-    update = lora.LoraLinear(linear, SHAPE, torch.Generator().manual_seed(0))
-    update.b.data.normal_()
+    linears = [torch.nn.Linear(6, size, bias=bias) for size in (5, 3)]
+    group = lora.Group(linears, SHAPE, torch.Generator().manual_seed(0))
+    group.b.data.normal_()
     x = torch.randn(2, 3, 6, requires_grad=True)
-    plain = linear(x) + SHAPE.scaling * (x @ update.a.t()) @ update.b.t()
+    parts = [group.part(i) for i in range(2)]
+    plain = torch.cat([linear(x) + SHAPE.scaling * (x @ a.t()) @ b.t()
+                       for linear, (_w, _bias, a, b) in zip(linears, parts, strict=True)], dim=-1)
     out = torch.randn_like(plain)
-    wanted = torch.autograd.grad(plain, (x, update.a, update.b), out)
-    found = update(x)
-    torch.testing.assert_close(found, plain)
-    for got, want in zip(torch.autograd.grad(found, (x, update.a, update.b), out), wanted, strict=True):
-        torch.testing.assert_close(got, want)
+    wanted = torch.autograd.grad(plain, (x, group.a, group.b), out)
+    for apart in (False, True):
+        group.apart = apart
+        found = torch.cat([group(x, 0), group(x, 1)], dim=-1)
+        torch.testing.assert_close(found, plain)
+        for got, want in zip(torch.autograd.grad(found, (x, group.a, group.b), out), wanted, strict=True):
+            torch.testing.assert_close(got, want)
+    group.apart = False
+    torch.testing.assert_close(group(x, 0), plain[..., :5])
+    torch.testing.assert_close(group(2 * x, 0), 2 * plain[..., :5] - (0 if not bias else linears[0].bias), atol=1e-4, rtol=1e-4)
+    assert group.apart, "another input while a part of the first still waits: the layers do not read the same"
 
 
 @pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_tanh"])
@@ -93,8 +101,8 @@ def pair(request, tmp_path):
 
     base = find_base(str(request.getfixturevalue(request.param)), tmp_path)
     trunk = Trunk(base, ("last",), PLAIN)
-    updates = lora.inject(trunk.blocks(), SHAPE, seed=3)
-    for name, content in lora.save(updates, SHAPE, base.name).items():
+    updates = lora.LoraUpdates(trunk.model, lora.linears_of(trunk.blocks()), SHAPE, seed=3)
+    for name, content in updates.save(base.name).items():
         (tmp_path / name).write_bytes(content)
     model = transformers.AutoModel.from_pretrained(base.folder).eval()
     return trunk, updates, peft.PeftModel.from_pretrained(model, tmp_path, is_trainable=True), tmp_path
@@ -106,9 +114,9 @@ def test_peft_gives_the_same_features(pair):
     import transformers
 
     trunk, updates, _model, folder = pair
-    for number, update in enumerate(updates.values()):
-        update.b.data.normal_(generator=torch.Generator().manual_seed(number), std=0.1)
-    for name, content in lora.save(updates, SHAPE, "tiny").items():
+    for number, group in enumerate(updates.groups):
+        group.b.data.normal_(generator=torch.Generator().manual_seed(number), std=0.1)
+    for name, content in updates.save("tiny").items():
         (folder / name).write_bytes(content)
     model = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(trunk.base.folder), folder).eval()
     ids = torch.tensor([trunk.tokens(["朝食の献立"])[0]])
@@ -127,7 +135,7 @@ def test_the_loss_curve_is_that_of_plain_pytorch_with_peft(pair):
     table = torch.ones(trunk.vocabulary)
     head = torch.randn(len(words), 32, generator=torch.Generator().manual_seed(5))
     ours, theirs = [], []
-    own = torch.optim.AdamW([p for u in updates.values() for p in (u.a, u.b)], lr=5e-3, weight_decay=0.0)
+    own = torch.optim.AdamW(updates.parameters(), lr=5e-3, weight_decay=0.0)
     other = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3, weight_decay=0.0)
     for number in range(STEPS):
         rows = [number % 4, (number + 1) % 4]

@@ -10,10 +10,13 @@ import machikoba
 from machikoba.adapt import lora as rung
 from machikoba.adapt import tuning
 from machikoba.adapt.contract import Diverged
+from machikoba.adapt.descent import schedule
 from machikoba.adapt.training_recipe import Recipe
 from machikoba.base.load import find_base
 from machikoba.base.speed import Speed
 from machikoba.base.tokens import TokenWeights
+from machikoba.errors import BaseError, DataError, RequirementError
+from machikoba.tune import estimate, ladder
 from tests.conftest import messages, write_csv
 
 PLAIN = Speed("float32", 1, "test", 1.0)
@@ -74,7 +77,7 @@ def test_training_that_goes_astray_is_told_and_the_next_step_kept(tiny_encoder, 
 
 def test_a_rate_far_too_high_is_noticed(tiny_encoder, tmp_path):
     rows = messages(80)
-    tuner = tuning.Tuner(find_base(str(tiny_encoder), tmp_path), PLAIN)
+    tuner = tuning.Tuner(find_base(str(tiny_encoder), tmp_path), PLAIN, tmp_path)
     texts = [text for text, _label in rows]
     tuner.read(texts)
     names = sorted({label for _text, label in rows})
@@ -86,7 +89,7 @@ def test_a_rate_far_too_high_is_noticed(tiny_encoder, tmp_path):
 
 def test_loss_falls_and_the_frozen_model_comes_back(base_folder, tmp_path):
     rows = messages(80)
-    tuner = tuning.Tuner(find_base(str(base_folder), tmp_path), PLAIN)
+    tuner = tuning.Tuner(find_base(str(base_folder), tmp_path), PLAIN, tmp_path)
     texts = [text for text, _label in rows]
     tuner.read(texts)
     names = sorted({label for _text, label in rows})
@@ -107,7 +110,7 @@ def test_loss_falls_and_the_frozen_model_comes_back(base_folder, tmp_path):
 
 def test_every_row_is_trained_on_once_an_epoch():
     lengths = np.random.default_rng(0).integers(3, 200, 50).tolist()
-    plan = tuning.schedule(lengths, Recipe(epochs=3), seed=1)
+    plan = schedule(lengths, Recipe(epochs=3), seed=1)
     assert np.bincount(np.concatenate(plan)).tolist() == [3] * 50
     assert all(len(rows) == 1 or len(rows) * max(lengths[i] for i in rows) <= 240 for rows in plan)
 
@@ -120,7 +123,7 @@ def test_each_row_is_judged_by_a_training_that_had_not_seen_it(tiny_encoder, tmp
     names = tuple(sorted({label for _text, label in rows}))
     labels = np.array([names.index(label) for _text, label in rows])
     train = Train([text for text, _label in rows], labels, names, np.arange(90))
-    lora = rung.LoraRung(Encoder(find_base(str(tiny_encoder), tmp_path), lambda home: PLAIN, tmp_path))
+    lora = rung.LoraRung("lora", rung.Bench(Encoder(find_base(str(tiny_encoder), tmp_path), lambda home: PLAIN, tmp_path)))
     trained = []
     original = tuning.Tuner.fit
     monkeypatch.setattr(tuning.Tuner, "fit",
@@ -135,3 +138,76 @@ def test_each_row_is_judged_by_a_training_that_had_not_seen_it(tiny_encoder, tmp
         assert not {train.texts[i] for i in held} & texts
         start += len(held)
     assert found.scores.probabilities.shape == (90, len(names))
+
+
+def test_what_takes_long_is_rehearsed_first(inquiries, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "WORTH_REHEARSING", 0.0)
+    made = tune(inquiries, tmp_path / "a.bundle", tiny_encoder, holdout="none")
+    step = made.summary["ladder"][0]
+    assert step["rehearsed"]["wall_seconds"] > 0
+    assert step["rehearsed"]["peak_mib"] == step["estimate"]["peak_mib"]
+    assert step["cv_accuracy"] > 0.8, "the rehearsal leaves no trace in the training"
+    monkeypatch.setattr(estimate, "WORTH_REHEARSING", 1e9)
+    again = tune(inquiries, tmp_path / "b.bundle", tiny_encoder, holdout="none")
+    assert again.summary["ladder"][0]["rehearsed"] is None
+    for path in sorted((made.path / "weights").rglob("*.safetensors")):
+        assert path.read_bytes() == (again.path / path.relative_to(made.path)).read_bytes()
+
+
+def test_a_rehearsal_over_the_limit_ends_the_step(tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder, "rehearsed",
+                        lambda rung, *_: estimate.Estimate(9e3, 9e3, 100, 1.0) if rung.name == "lora" else None)
+    rows = [(text, label if i % 5 else "wrong") for i, (text, label) in enumerate(messages(120))]
+    made = machikoba.tune(write_csv(tmp_path / "noisy.csv", rows), tmp_path / "a.bundle", bases=(str(tiny_encoder),),
+                          rungs=("words", "lora"), holdout="none", target_coverage=0.999, budget_seconds=600.0)
+    assert made.summary["rung"] == "words"
+    assert "9000 seconds" in made.summary["ladder"][1]["skipped_because"]
+
+
+def test_too_little_memory_says_what_to_change(inquiries, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder, "available_mib", lambda: 5)
+    with pytest.raises(RequirementError) as caught:
+        tune(inquiries, tmp_path / "a.bundle", tiny_encoder)
+    assert "5 MiB are free" in caught.value.found
+    assert "smaller open model" in caught.value.next
+    assert not (tmp_path / "a.bundle").exists()
+
+
+@pytest.mark.parametrize("name", ["top", "lora"])
+def test_both_steps_find_the_same_kinds(inquiries, base_folder, tmp_path, name):
+    made = machikoba.tune(inquiries, tmp_path / "a.bundle", bases=(str(base_folder),), rungs=(name,), target_coverage=0.5,
+                          holdout="none")
+    assert made.summary["rung"] == name
+    assert made.summary["ladder"][0]["cv_accuracy"] > 0.8
+    facts = json.loads((made.path / "weights" / "adapter" / "adapter_config.json").read_bytes())
+    assert facts["target_modules"]
+    lowest = any(".0." in module for module in facts["target_modules"])
+    assert lowest == (name == "lora")
+
+
+def test_a_tokenizer_without_padding_and_an_unknown_architecture(inquiries, tiny_decoder, tmp_path):
+    import shutil
+
+    folder = tmp_path / "no-padding"
+    shutil.copytree(tiny_decoder, folder)
+    facts = json.loads((folder / "tokenizer_config.json").read_text())
+    facts.pop("pad_token", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
+    special = folder / "special_tokens_map.json"
+    if special.exists():
+        special.write_text("{}")
+    made = tune(inquiries, tmp_path / "a.bundle", folder, holdout="none")
+    assert made.summary["ladder"][0]["cv_accuracy"] > 0.8
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "martian"}))
+    with pytest.raises(BaseError) as caught:
+        tune(inquiries, tmp_path / "b.bundle", folder)
+    assert caught.value.code == "base_unreadable"
+    assert not (tmp_path / "b.bundle").exists()
+
+
+def test_a_label_with_one_example_is_refused_before_training(tiny_encoder, tmp_path):
+    data = write_csv(tmp_path / "one.csv", [*messages(80), ("一度だけの用件", "once")])
+    with pytest.raises(DataError) as caught:
+        tune(data, tmp_path / "a.bundle", tiny_encoder)
+    assert caught.value.code == "label_too_small"

@@ -72,6 +72,16 @@ def test_features_on_an_encoder_and_a_decoder(inquiries, tmp_path, tiny_encoder,
     assert machikoba.load(result.path).predict(["駐車場"])[0].label in {"parking", "food", "bath", "room"}
 
 
+def test_steps_not_asked_for_are_named_while_the_goal_is_not_reached(tmp_path, tiny_encoder):
+    path = write_csv(tmp_path / "noisy.csv", messages(200, noise=0.5))
+    result = machikoba.tune(path, tmp_path / "a.bundle", rungs=("words", "features"), target_coverage=0.99,
+                            bases=(str(tiny_encoder),))
+    assert not any(step["target_met"] for step in result.summary["ladder"])
+    more = result.summary["further"]
+    assert [step["rung"] for step in more] == ["top", "lora"]
+    assert all(step["estimate"]["wall_seconds"] > 0 and step["cv_accuracy"] is None for step in more)
+
+
 def test_the_ladder_stops_when_words_do(tmp_path, tiny_encoder):
     path = write_csv(tmp_path / "a.csv", messages(400))
     result = machikoba.tune(path, tmp_path / "a.bundle", target_coverage=0.3, bases=(str(tiny_encoder),))
@@ -79,6 +89,7 @@ def test_the_ladder_stops_when_words_do(tmp_path, tiny_encoder):
     assert words["target_met"]
     assert features["skipped_because"]
     assert result.summary["base"] is None
+    assert result.summary["further"] == []
 
 
 def test_words_need_no_torch(inquiries, tmp_path):
