@@ -60,7 +60,7 @@ choice = replace(FIRST, layer="last", strengths=STRENGTHS, shares=(0.25,) * 4)
 rows = Rows(Train(texts, labels, tuple(names), np.arange(len(texts))), tuner.features(texts, weights),
             tuner.trunk.base.kind == "decoder")
 machine = rows.fit(choice, 0, lambda some: tuner.features(some, weights))
-machine.trust = np.zeros(5, np.float32)
+machine.trust = np.zeros(6, np.float32)
 chosen = machine.predict([t for t, _l in test]).probabilities.argmax(1)
 right = np.mean([names[c] == l for c, (_t, l) in zip(chosen, test, strict=True)])
 peak = peak_mib()

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 KEPT = (0.5, 1.0)  # shares of the update to choose from
 MAX_LEARNT_ROWS = 8_192  # rows that the machine learns from when a training is judged: as the last one will, but for memory
 MAX_JUDGED_ROWS = 4_096  # rows on which it is then judged
+TRUST_PARTS = 5
 FEW_FOLDS, MANY_FOLDS = 3, 5  # of the many, one is held out and the others are not tried
 
 
@@ -163,13 +164,21 @@ class LoraRung:
             real[:, train.none] = -np.inf
         right = real.argmax(axis=1) == train.labels[rows]
         self._known = Known(choice, kept, fit_trust(inputs, right).astype(np.float32))
-        # Each part's confidence is learnt on the other parts; a single part is cut in two.
-        sizes = [len(fold.held_out) for fold in made] if len(made) > 1 else [len(rows) // 2, len(rows) - len(rows) // 2]
-        of = np.repeat(np.arange(len(sizes)), sizes)
-        trusted = np.zeros(len(rows))
-        for one in range(len(sizes)):
-            trusted[of == one] = confidence(inputs[of == one], fit_trust(inputs[of != one], right[of != one]))
+        trusted = trusted_by_others(inputs, right, [len(fold.held_out) for fold in made])
         return OutOfFold(rows, Scores(softmax(found.scores * choice.temperature), trusted))
+
+
+def trusted_by_others(inputs: np.ndarray, right: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Confidence (n,) of held-out rows, each part's learnt on the other parts, whose `sizes` sum to n.
+
+    A single part is dealt out to five: cut where it lies, its pieces would hold other labels than the rest wherever the
+    rows come sorted, and their confidences could not be compared (docs/log.md).
+    """
+    of = np.repeat(np.arange(len(sizes)), sizes) if len(sizes) > 1 else np.arange(len(right)) % TRUST_PARTS
+    trusted = np.zeros(len(right))
+    for one in np.unique(of):
+        trusted[of == one] = confidence(inputs[of == one], fit_trust(inputs[of != one], right[of != one]))
+    return trusted
 
 
 def _part(say: Say, number: int, of: int, done: int, total: int) -> None:

@@ -188,19 +188,23 @@ class KernelMachine:
 
 
 def trust_inputs(scores: np.ndarray, nearest: np.ndarray, choice: Choice) -> np.ndarray:
-    """What confidence is made of, (n, 3 or 4): the log odds of the likeliest real label, its raw score (which falls as a
-    message is less like all anchors, where the odds may not), and closeness to the nearest anchor.
+    """What confidence is made of, (n, 4 or 5): the log odds of the likeliest real label against all others and against the
+    likeliest of them, its raw score (which falls as a message is less like all anchors, where the odds may not), and
+    closeness to the nearest anchor.
 
-    scores (n, n_labels); nearest as of `Likeness.nearest`.
+    scores (n, n_labels); nearest as of `Likeness.nearest`. The second odds tell a message between two labels from one that
+    is a little like many; they raise what is answered at 10% error by up to ten points of a hundred (docs/log.md).
     """
     rows = np.arange(len(scores))
-    probabilities = softmax(scores * choice.temperature)
-    real = probabilities.copy()
+    real = scores.copy()
     if choice.none is not None:
-        real[:, choice.none] = -1.0
+        real[:, choice.none] = -np.inf
     label = real.argmax(axis=1)
-    top = np.clip(probabilities[rows, label], 1e-6, 1 - 1e-6)
-    return np.column_stack([np.log(top / (1 - top)), scores[rows, label], nearest])
+    top = np.clip(softmax(scores * choice.temperature)[rows, label], 1e-6, 1 - 1e-6)
+    others = scores.copy()
+    others[rows, label] = -np.inf
+    lead = (scores[rows, label] - others.max(axis=1)) * choice.temperature
+    return np.column_stack([np.log(top / (1 - top)), lead, scores[rows, label], nearest])
 
 
 def confidence(inputs: np.ndarray, trust: np.ndarray) -> np.ndarray:
