@@ -87,11 +87,13 @@ def open_bundle(path: Path) -> Bundle:
 
 def _check(path: Path) -> None:
     try:
-        listed = (path / MANIFEST).read_text(encoding="utf-8").splitlines()
+        listed = (path / MANIFEST).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _incomplete(path, MANIFEST) from error
+    if not listed.endswith("\n"):
+        raise _damaged(path, MANIFEST)
     names = set()
-    for line in listed:
+    for line in listed[:-1].split("\n"):  # by no other character that could be read as a line's end
         digest, _space, name = line.partition("  ")
         names.add(name)
         if not (path / name).is_file():

@@ -71,6 +71,17 @@ def test_any_flipped_bit_anywhere_is_noticed(made, data):
             open_bundle(Path(folder) / "a.bundle")
 
 
+@pytest.mark.parametrize("ending", ["\x0b", "\x0c", "\r", "\u2028", ""])
+def test_a_manifest_whose_lines_end_otherwise_is_noticed(made, tmp_path, ending):
+    shutil.copytree(made.path, tmp_path / "a.bundle")
+    manifest = tmp_path / "a.bundle" / "MANIFEST.sha256"
+    whole = manifest.read_bytes().decode()
+    for where in (whole.index("\n"), len(whole) - 1):
+        manifest.write_bytes((whole[:where] + ending + whole[where + 1:]).encode())
+        with pytest.raises(BundleError):
+            open_bundle(tmp_path / "a.bundle")
+
+
 def test_no_pickle_in_a_bundle(made):
     assert {path.suffix for path in made.path.rglob("*") if path.is_file()} == {
         ".json", ".jsonl", ".toml", ".md", ".safetensors", ".sha256", ""}
