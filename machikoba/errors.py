@@ -5,7 +5,8 @@
     ├── BaseError          the open model: not here, not readable, not the one expected
     ├── BundleError        a bundle: damaged, of a newer format, made for another base
     ├── OptionError        an option whose value cannot be used
-    ├── StorageError       the disk: full, read-only, no permission
+    ├── StorageError       the disk or the database: full, read-only, no permission, not there
+    ├── AccessError        who asks is not known, or may not do this
     └── RequirementError   nothing is broken, but what was required is not met (exit code 1)
 
 Each says what happened (`message`), what was `expected`, what was `found` and what to do `next`, in the
@@ -14,7 +15,7 @@ language of the user; `code` never changes with the language.
 from __future__ import annotations
 
 __all__ = [
-    "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError", "StorageError",
+    "AccessError", "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError", "StorageError",
 ]
 
 
@@ -62,7 +63,13 @@ class OptionError(MachikobaError):
 
 
 class StorageError(MachikobaError):
-    """The disk refused: full, read-only or no permission."""
+    """The disk or the database refused: full, read-only, no permission, or not there."""
+
+
+class AccessError(MachikobaError):
+    """Who asks is not known, or may not do this. retry_after_seconds: when to come again, where that helps."""
+
+    retry_after_seconds: int | None = None
 
 
 class RequirementError(MachikobaError):
