@@ -142,16 +142,16 @@ def charge(step: Tried, cpu: float, wall: float, prices: Prices) -> None:
 def winner(tried: Sequence[Tried], options: Options) -> Tried | None:
     """The rung to use: the one that met the target, else the one most often right on the rows that all were judged on.
 
-    Coverage far from the target is a matter of a few rows, so it decides only where it is clearly larger on those rows: its
-    lower end above the other's upper end.
+    Coverage far from the target is a matter of a few rows, so it decides only between rungs that are right equally often, or
+    where it is clearly larger on those rows: its lower end above the other's upper end.
     """
     judged = [step for step in tried if step.cv_accuracy is not None and step.coverage is not None]
     if not judged:
         return None
     shared = set.intersection(*(set(step.unseen.rows.tolist()) for step in judged if step.unseen))
-    chosen = max(judged, key=lambda step: (step.met, _right(step, shared)))
+    covered = {id(step): _covered(step, shared, options) for step in judged}
+    chosen = max(judged, key=lambda step: (step.met, _right(step, shared), covered[id(step)].value))
     if not chosen.met:
-        covered = {id(step): _covered(step, shared, options) for step in judged}
         for step in judged:
             if covered[id(step)].low > covered[id(chosen)].high:
                 chosen = step
