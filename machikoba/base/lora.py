@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -167,7 +166,7 @@ class LoraUpdates:
             self.groups.append(group)
             for index, name in enumerate(names):
                 self.layers[name] = LoraLinear(group, index)
-                _put(model, name, self.layers[name])
+                put(model, name, self.layers[name])
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """What is trained."""
@@ -186,7 +185,7 @@ class LoraUpdates:
             linear.weight = _frozen(layer.weight)
             if layer.bias is not None:
                 linear.bias = _frozen(layer.bias)
-            _put(self.model, name, linear)
+            put(self.model, name, linear)
         self.layers, self.groups = {}, []
 
     def save(self, base: str, prefix: str = "") -> dict[str, bytes]:
@@ -212,29 +211,6 @@ def linears_of(blocks: Iterable[tuple[str, torch.nn.Module]]) -> dict[str, torch
             if type(module) is torch.nn.Linear}
 
 
-def load(model: torch.nn.Module, folder: Path) -> LoraUpdates:
-    """Puts a saved adapter onto `model`; the inverse of `save` without a prefix. Raises KeyError where names do not fit."""
-    from safetensors.torch import load_file
-
-    facts = json.loads((folder / PEFT_FACTS).read_bytes())
-    tensors = load_file(folder / PEFT_WEIGHTS)
-    linears = {}
-    for name in facts["target_modules"]:
-        try:
-            linears[name] = model.get_submodule(name)
-        except AttributeError as error:
-            raise KeyError(name) from error
-    shape = Shape(facts["r"], facts["lora_alpha"], facts["use_rslora"])
-    updates = LoraUpdates(model, linears, shape)  # type: ignore[arg-type]
-    for name, layer in updates.layers.items():
-        _weight, _bias, a, b = layer.group.part(layer.index)
-        a.data.copy_(tensors[f"{PREFIX}{name}.lora_A.weight"])
-        b.data.copy_(tensors[f"{PREFIX}{name}.lora_B.weight"])
-    for parameter in updates.parameters():
-        parameter.requires_grad_(False)
-    return updates
-
-
 def _groups(linears: Mapping[str, torch.nn.Linear]) -> list[list[str]]:
     """The names in groups of layers that are computed together, in order."""
     found: list[list[str]] = []
@@ -251,7 +227,7 @@ def _groups(linears: Mapping[str, torch.nn.Linear]) -> list[list[str]]:
     return found
 
 
-def _put(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
+def put(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
     """Sets the submodule of `model` that has the full name `name`."""
     parent, _dot, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

@@ -40,6 +40,17 @@ class TokenWeights:
         table[self.ids] = self.values
         return table
 
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        """The weights of `ids` (any shape), float32: for a few tokens, without a table of the whole vocabulary."""
+        if not len(self.ids):
+            return np.full(ids.shape, self.other, dtype=np.float32)
+        place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[place] == ids, self.values[place], np.float32(self.other))
+
+    @property
+    def nbytes(self) -> int:
+        return self.ids.nbytes + self.values.nbytes
+
     def save(self) -> bytes:
         """As safetensors."""
         from safetensors.numpy import save

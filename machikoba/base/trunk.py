@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +29,9 @@ class _DeepestReached(Exception):
     """Raised inside the forward pass once the deepest wanted layer is pooled: what lies above is never computed."""
 
 
+Weigh = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
 @dataclass(frozen=True)
 class Entering:
     """What goes into block number `first` (counted from 0): of each text (tokens, d)."""
@@ -41,13 +43,11 @@ class Entering:
 class Trunk:
     """Runs a base. Not thread-safe; `layers` are those that `pool` gives.
 
-    both_ways: every token of a decoder sees the whole message. adapter: folder of updates that the base is run with.
-    Raises BaseError.
+    both_ways: every token of a decoder sees the whole message. Raises BaseError.
     """
 
-    def __init__(self, base: Base, layers: Sequence[str], speed: Speed, both_ways: bool = False,
-                 adapter: Path | None = None) -> None:
-        self.base, self.layers, self.speed, self.both_ways, self.adapter = base, tuple(layers), speed, both_ways, adapter
+    def __init__(self, base: Base, layers: Sequence[str], speed: Speed, both_ways: bool = False) -> None:
+        self.base, self.layers, self.speed, self.both_ways = base, tuple(layers), speed, both_ways
         self.batch_tokens = BATCH_TOKENS if speed.device == "cpu" else GPU_BATCH_TOKENS
         self.left_slow: list[str] = []  # modules of the model that have no faster form
         self._gives_tuples: bool | None = None
@@ -61,15 +61,13 @@ class Trunk:
         """The model, loaded when it is first needed. Raises BaseError."""
         import torch
 
-        from machikoba.base import attention, fast, lora
+        from machikoba.base import attention, fast
 
         torch.set_num_threads(self.speed.threads)
         attention.register()
         with torch.inference_mode(False):  # whoever reads first, others may train
             model = load_model(self.base, self.speed.dtype, attention.BOTH_WAYS if self.both_ways else attention.AS_MADE)
             self.left_slow = fast.hasten(model, exact=self.speed.dtype == "float32")
-            if self.adapter is not None:
-                lora.load(model, self.adapter)
         return model.to(self.speed.device)
 
     @property
@@ -133,15 +131,17 @@ class Trunk:
         prefixed = [self.base.prefix + unicodedata.normalize("NFKC", text) for text in texts]
         return self._tokenizer(prefixed, truncation=True, max_length=self._longest)["input_ids"]
 
-    def forward(self, batch: Sequence[Sequence[int]], table: torch.Tensor, entering: Entering | None = None) -> torch.Tensor:
-        """Pooled states (b, n_layers, d) in float32 of tokenised texts; `table` gives each token's weight. See `pool`.
+    def forward(self, batch: Sequence[Sequence[int]], table: torch.Tensor | Weigh,
+                entering: Entering | None = None) -> torch.Tensor:
+        """Pooled states (b, n_layers, d) in float32 of tokenised texts. See `pool`.
 
+        table: the weight of each token of the vocabulary, or what gives the weights (b, t) of padded ids (b, t).
         entering: what `entering` gave for these texts; the blocks below are then not computed again.
         """
         import torch
 
         ids, mask = self._padded(batch)
-        weights = self._weights(ids, mask, table)
+        weights = self._weights(ids, mask, table(ids) if callable(table) else table[ids])
         found: dict[str, torch.Tensor] = {}
 
         def keep(name: str, states: torch.Tensor) -> None:
@@ -257,12 +257,12 @@ class Trunk:
             hook.remove()
         return seen[0]
 
-    def _weights(self, ids: torch.Tensor, mask: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Share of each token (b, t) in its text's mean; each row sums to 1."""
+    def _weights(self, ids: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Share of each token (b, t) in its text's mean; each row sums to 1. values (b, t): weights of plain tokens."""
         import torch
 
         special = torch.isin(ids, torch.tensor(self._special, device=ids.device)) & (mask == 1)
-        plain = torch.where(special | (mask == 0), 0.0, table[ids])
+        plain = torch.where(special | (mask == 0), 0.0, values)
         average = plain.sum(dim=1, keepdim=True) / (plain > 0).sum(dim=1, keepdim=True).clamp(min=1)
         weights = torch.where(special, average.clamp(min=LEAST), plain)
         if self.base.kind == "decoder" and ids.shape[1] > 1:

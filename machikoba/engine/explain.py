@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from machikoba.engine.runtime import Service
-from machikoba.records.privacy import mask
 from machikoba.tasks.classify import Prediction
 
 # Runs of one script stand for words: Japanese has no spaces, and a segmenter would be one more thing to install.
@@ -53,7 +52,7 @@ def explain(service: Service, text: str, nearest: int = 3, most_words: int = 6) 
     prediction = service.predict([text])[0]
     spans = [match.span() for match in _WORD.finditer(text)][:MOST_WORDS]
     without_each = [text[:a] + text[b:] for a, b in spans]
-    likeness = service.machine.likeness([mask(one)[0] for one in (text, *without_each)])
+    likeness = service.likeness([text, *without_each])
     alike = likeness.kernel[0]
     past = [example for example in service.bundle.examples() if example["set"] == "train"]
     neighbours = [Neighbour(past[row]["id"], past[row]["text"], past[row]["label"], float(alike[i]))

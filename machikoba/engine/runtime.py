@@ -1,42 +1,76 @@
-"""A bundle answers. What is proved is what is served: the proof calls the same code."""
+"""A bundle answers. What is proved is what is served: the proof calls the same code.
+
+Bundles that share a base read with one copy of it, texts of all of them in one pass; each keeps its own updates, token
+weights and past messages.
+"""
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from machikoba import files
 from machikoba.adapt.contract import Scores
-from machikoba.adapt.fitted.kernel import ADAPTER, KernelMachine
-from machikoba.base.adapter import PEFT_WEIGHTS
+from machikoba.adapt.fitted.kernel import ADAPTER, KernelMachine, Likeness, joined
 from machikoba.base.load import Base, find_base
 from machikoba.base.speed import Speed, machine
 from machikoba.base.tokens import TokenWeights
 from machikoba.errors import BundleError
 from machikoba.language import _
-from machikoba.pack.bundle import TOKENS, Bundle, open_bundle
+from machikoba.pack.bundle import MANIFEST, TOKENS, Bundle, open_bundle
 from machikoba.records.privacy import mask
 from machikoba.tasks.classify import Labels, Prediction, decide
 
 if TYPE_CHECKING:
-    from machikoba.base.trunk import Trunk
+    from machikoba.base.shared import Adapter, Reading, SharedTrunk
 
 # Two threads on matrices this small spend nine tenths of their time waiting for each other.
 ARITHMETIC_THREADS = 1
+BLOCK = 1_024  # texts answered at a time, to bound memory
+RESIDENT_MIB = 1_024  # of bundles and their updates that are kept in memory
+TrunkKey = tuple[str, str, int, bool]  # which copy of a base: its hash, number format, threads, both ways
 
 
 class Engine:
-    """Opens bundles and keeps each base in memory once, however many bundles use it."""
+    """Opens bundles and keeps each base in memory once, however many bundles use it. Safe for several threads.
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self._trunks: dict[tuple[str, tuple[str, ...], str, str], Trunk] = {}
+    resident_mib: bundles and updates beyond it are dropped, the one that nobody has asked for longest first, and read again
+    when they are asked for.
+    """
+
+    def __init__(self, home: Path, resident_mib: int = RESIDENT_MIB) -> None:
+        self.home, self.resident_bytes = home, resident_mib << 20
+        self._lock = RLock()  # of what is kept
+        self._bases: dict[str, Base] = {}
+        self._trunks: dict[TrunkKey, tuple[SharedTrunk, RLock]] = {}
+        self._services: OrderedDict[Path, tuple[tuple[int, ...] | None, Service]] = OrderedDict()
+
+    def open(self, path: Path) -> Service:
+        """The bundle at `path`, from memory where it lies there unchanged. Raises as `load`."""
+        try:
+            seen = (path / MANIFEST).stat()
+            stamp = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
+        except OSError:
+            stamp = None  # `load` says what is missing
+        with self._lock:
+            known = self._services.pop(path, None)
+            if known and stamp and known[0] == stamp:
+                self._services[path] = known
+                return known[1]
+        service = self.load(path)
+        with self._lock:
+            self._services[path] = (stamp, service)
+            self._drop()
+        return service
 
     def load(self, path: Path, *, check_machine: bool = True) -> Service:
         """The bundle at `path`, ready to answer.
@@ -52,36 +86,87 @@ class Engine:
     def prepare(self, bundle: Bundle) -> Service:
         """A service for a bundle or a draft of one, without asking about its certificate."""
         facts = bundle.facts
-        encode = None
-        if facts["base"] is not None:
-            weights = TokenWeights.load(bundle.weights / TOKENS)
-            encode = self._encoder(bundle, find_base(facts["base"]["source"], self.home), weights)
-        with threadpool_limits(ARITHMETIC_THREADS, user_api="blas"):
-            machine_ = KernelMachine.load(bundle.weights, encode)
+        reader = None if facts["base"] is None else self._reader(bundle)
+        machine_ = KernelMachine.load(bundle.weights)
         labels = Labels(tuple(facts["labels"]), facts["none_label"], tuple(facts["never_automatic"]))
-        return Service(bundle, machine_, labels, facts["threshold"] is not None)
+        return Service(bundle, machine_, labels, facts["threshold"] is not None, self, reader)
 
-    def _encoder(self, bundle: Bundle, base: Base, weights: TokenWeights) -> Callable[[Sequence[str]], np.ndarray]:
-        facts = bundle.facts
-        if base.sha256 != facts["base"]["sha256"]:
+    def answer(self, asked: Sequence[tuple[Service, Sequence[str]]]) -> list[list[Prediction]]:
+        """Predictions for the texts of each service, in order. Raises BaseError, BundleError."""
+        return [service.decided(scores) for (service, _texts), scores in zip(asked, self.scores(asked), strict=True)]
+
+    def scores(self, asked: Sequence[tuple[Service, Sequence[str]]]) -> list[Scores]:
+        """Probabilities and confidence of the texts of each service. Raises BaseError, BundleError."""
+        masked = [(service, [mask(text)[0] for text in texts]) for service, texts in asked]
+        features = self.features(masked)
+        with _arithmetic().limit(limits=ARITHMETIC_THREADS, user_api="blas"):
+            return [service.machine.scores(texts, raw) for (service, texts), raw in zip(masked, features, strict=True)]
+
+    def features(self, asked: Sequence[tuple[Service, Sequence[str]]]) -> list[np.ndarray | None]:
+        """Features (n, d) of the masked texts of each; None for bundles that need none. Raises BaseError, BundleError."""
+        found: list[np.ndarray | None] = [None] * len(asked)
+        together: dict[TrunkKey, list[int]] = {}
+        for i, (service, _texts) in enumerate(asked):
+            if service.reader is not None:
+                together.setdefault(service.reader.trunk, []).append(i)
+        for members in together.values():
+            reader = asked[members[0]][0].reader
+            assert reader is not None
+            trunk, lock = self._trunk(reader)
+            with lock:
+                readings = [reading for i in members for reading in [self._reading(asked[i][0], trunk)] * len(asked[i][1])]
+                pooled = trunk.pool([text for i in members for text in asked[i][1]], readings)
+            start = 0
+            for i in members:
+                end = start + len(asked[i][1])
+                found[i] = np.stack(pooled[start:end]) if end > start else np.zeros((0, 0), np.float32)
+                start = end
+        return found
+
+    def _trunk(self, reader: Reader) -> tuple[SharedTrunk, RLock]:
+        with self._lock:
+            if reader.trunk not in self._trunks:
+                from machikoba.base.shared import SharedTrunk
+
+                _sha256, dtype, threads, both_ways = reader.trunk
+                made = SharedTrunk(reader.base, Speed(dtype, threads, "as in the proof", 0.0), both_ways)
+                self._trunks[reader.trunk] = made, RLock()
+            return self._trunks[reader.trunk]
+
+    def _reading(self, service: Service, trunk: SharedTrunk) -> Reading:
+        from machikoba.base.shared import Reading
+
+        reader = service.reader
+        assert reader is not None
+        if reader.folder is not None and reader.adapter is None:
+            reader.adapter = trunk.adapter(reader.folder)
+            with self._lock:
+                self._drop()
+        return Reading(reader.layer, reader.weights, reader.adapter)
+
+    def _reader(self, bundle: Bundle) -> Reader:
+        about = bundle.facts["base"]
+        with self._lock:
+            base = self._bases.get(about["source"]) or find_base(about["source"], self.home)
+            self._bases[about["source"]] = base
+        if base.sha256 != about["sha256"]:
+            with self._lock:
+                self._bases.pop(about["source"])
             raise BundleError(
                 "bundle_wrong_base", _("This bundle was made with another copy of {name}.").format(name=base.name),
-                expected=f"sha256 {facts['base']['sha256']}", found=f"sha256 {base.sha256}",
+                expected=f"sha256 {about['sha256']}", found=f"sha256 {base.sha256}",
                 next=_("Install the version that the bundle names, or tune again with this one."))
-        about = facts["base"]
-        adapter = bundle.weights / ADAPTER if about.get("adapter") else None
-        layers = (about["layer"],)
-        key = (base.sha256, layers, about["dtype"], files.digest(adapter / PEFT_WEIGHTS) if adapter else "")
+        key = (base.sha256, about["dtype"], about["threads"], bool(about.get("both_ways")))
+        folder = bundle.weights / ADAPTER if about.get("adapter") else None
+        return Reader(base, key, about["layer"], TokenWeights.load(bundle.weights / TOKENS), folder)
 
-        def encode(texts: Sequence[str]) -> np.ndarray:
-            if key not in self._trunks:
-                from machikoba.base.trunk import Trunk
+    def _drop(self) -> None:
+        """Forgets bundles, longest unused first, until what is left fits; the newest always stays."""
+        kept = sum(service.nbytes for _stamp, service in self._services.values())
+        while kept > self.resident_bytes and len(self._services) > 1:
+            _path, (_stamp, service) = self._services.popitem(last=False)
+            kept -= service.nbytes
 
-                speed = Speed(about["dtype"], about["threads"], "as in the proof", 0.0)
-                self._trunks[key] = Trunk(base, layers, speed, bool(about.get("both_ways")), adapter)
-            return self._trunks[key].pool(texts, weights)[:, 0]
-
-        return encode
 
     def _replayed(self, service: Service) -> bool:
         """Whether the certificate stands on this machine; remembered per bundle and machine."""
@@ -104,6 +189,18 @@ class Engine:
 
 
 @dataclass
+class Reader:
+    """How a bundle reads. trunk: which copy of the base; folder: of its updates; adapter: these, once they are loaded."""
+
+    base: Base
+    trunk: TrunkKey
+    layer: str
+    weights: TokenWeights
+    folder: Path | None
+    adapter: Adapter | None = None
+
+
+@dataclass
 class Service:
     """A loaded bundle. qualified: it answers alone; else it is an apprentice and `answered` is always false."""
 
@@ -111,27 +208,51 @@ class Service:
     machine: KernelMachine
     labels: Labels
     qualified: bool
+    engine: Engine = field(repr=False)
+    reader: Reader | None = field(repr=False)
 
     @property
     def fingerprint(self) -> str:
         """Changes with any byte of the bundle."""
-        return files.digest(self.bundle.path / "MANIFEST.sha256")[:16]
+        return files.digest(self.bundle.path / MANIFEST)[:16]
 
-    def scores(self, texts: Sequence[str]) -> Scores:
-        """Probabilities and confidence; personal data is masked as it was in training."""
-        with threadpool_limits(ARITHMETIC_THREADS, user_api="blas"):
-            return self.machine.predict([mask(text)[0] for text in texts])
+    @property
+    def nbytes(self) -> int:
+        """Memory of what the bundle brings along, in bytes."""
+        reader, own = self.reader, self.machine.nbytes
+        if reader is not None:
+            own += reader.weights.nbytes + (reader.adapter.nbytes if reader.adapter else 0)
+        return own
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order."""
+        return self.decided(self.scores(texts))
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Probabilities and confidence; personal data is masked as it was in training."""
+        blocks = [texts[start:start + BLOCK] for start in range(0, len(texts), BLOCK)]
+        return joined([self.engine.scores([(self, block)])[0] for block in blocks], len(self.labels.names))
+
+    def likeness(self, texts: Sequence[str]) -> Likeness:
+        """How much `texts`, masked as in training, are like the past messages."""
+        masked = [mask(text)[0] for text in texts]
+        return self.machine.likeness(masked, self.engine.features([(self, masked)])[0])
+
+    def decided(self, scores: Scores) -> list[Prediction]:
+        """What the bundle says, given the scores of its machine."""
         facts = self.bundle.facts
-        scores = self.scores(texts)
         chosen, confidence = decide(scores, self.labels)
         certified, candidate = facts["threshold"], facts["candidate_threshold"]
         threshold = certified if certified is not None else candidate
-        would = confidence >= threshold if threshold is not None else np.zeros(len(texts), dtype=bool)
+        would = confidence >= threshold if threshold is not None else np.zeros(len(chosen), dtype=bool)
         return [Prediction(self.labels.names[label], round(float(trust), 6), bool(self.qualified and yes), bool(yes))
                 for label, trust, yes in zip(chosen, scores.confidence, would, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _arithmetic() -> ThreadpoolController:
+    """The libraries whose threads are limited; to look for them takes longer than to answer."""
+    return ThreadpoolController()
 
 
 def replay(service: Service) -> list[str]:

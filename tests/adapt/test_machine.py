@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from machikoba.adapt import choose
 from machikoba.adapt.choose import learn
 from machikoba.adapt.closed_form import logistic, ridge, targets, temperature
 from machikoba.adapt.contract import Train
 from machikoba.adapt.fitted.kernel import KernelMachine, softmax
+from machikoba.adapt.fitted.ngrams import Ngrams, PackedNgrams
 from machikoba.adapt.words import WordsRung
 from tests.conftest import messages
 
@@ -75,8 +78,16 @@ def test_words_learn_and_save_to_the_same_answers(tmp_path):
     for name, content in machine.save().items():
         (tmp_path / name).write_bytes(content)
     again = KernelMachine.load(tmp_path).predict([text for text, _label in fresh])
-    np.testing.assert_array_equal(again.probabilities, scores.probabilities)
-    np.testing.assert_array_equal(again.confidence, scores.confidence)
+    np.testing.assert_allclose(again.probabilities, scores.probabilities, atol=1e-6)
+    np.testing.assert_allclose(again.confidence, scores.confidence, atol=1e-6)
+
+
+@given(st.lists(st.text("車駐車場 ab？ﾊﾟ𠮷\n", max_size=30), min_size=1, max_size=8))
+def test_packed_words_are_the_words(texts):
+    plain = Ngrams.fit([text for text, _label in messages(40)])
+    packed = PackedNgrams.load(plain.terms(), plain.idf)
+    np.testing.assert_allclose(packed.transform(texts).toarray(), plain.transform(texts).toarray(), atol=1e-6)
+    assert packed.nbytes < plain.nbytes / 8
 
 
 def test_strengths_share_the_answer():
@@ -146,8 +157,8 @@ def test_a_fold_scores_as_the_machine_that_learns_from_its_rows(monkeypatch, mos
     features = np.random.default_rng(0).normal(size=(160, 5)).astype(np.float32) + train.labels[:, None]
     rows, inside, outside = choose.Rows(train, features), np.arange(120), np.arange(120, 160)
     found = choose.make_fold(rows, inside, outside, seed=3).scores(choose.FIRST)[0]
-    machine = rows.subset(inside).fit(choose.FIRST, 3, lambda texts: features[outside])
-    wanted = machine.raw_scores(machine.likeness([train.texts[i] for i in outside]))
+    machine = rows.subset(inside).fit(choose.FIRST, 3)
+    wanted = machine.raw_scores(machine.likeness([train.texts[i] for i in outside], features[outside]))
     assert len(machine.anchors) == min(most, 120)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 

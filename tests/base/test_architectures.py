@@ -1,6 +1,8 @@
 """Every common architecture as a tiny random model: features, both ways, updates, save and reload."""
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,12 @@ import transformers
 from machikoba.base import lora
 from machikoba.base.adapter import PEFT_FACTS, PEFT_WEIGHTS
 from machikoba.base.load import find_base
+from machikoba.base.shared import Reading, SharedTrunk
 from machikoba.base.speed import Speed
 from machikoba.base.states import States
 from machikoba.base.tokens import TokenWeights
 from machikoba.base.trunk import Trunk
-from machikoba.errors import BaseError
+from machikoba.errors import BaseError, BundleError
 from tests.conftest import save_tokenizer
 
 PLAIN = Speed("float32", 1, "test", 1.0)
@@ -113,12 +116,55 @@ def test_updates_start_at_nothing_learn_and_survive_saving(tiny, tmp_path):
     assert np.abs(after - before).max() > 1e-3
     for name, content in updates.save(tiny.name).items():
         (tmp_path / name).write_bytes(content)
-    again = Trunk(tiny, ("last",), PLAIN, tiny.kind == "decoder", adapter=tmp_path)
-    np.testing.assert_array_equal(again.pool(TEXTS, FLAT), after)
+    again = SharedTrunk(tiny, PLAIN, tiny.kind == "decoder")
+    reading = Reading("last", FLAT, again.adapter(tmp_path))
+    np.testing.assert_allclose(np.stack(again.pool(TEXTS, [reading] * len(TEXTS))), after[:, 0], atol=1e-5)
     updates.remove()
     np.testing.assert_array_equal(trunk.pool(TEXTS, FLAT), before)
     assert (tmp_path / PEFT_FACTS).exists()
     assert (tmp_path / PEFT_WEIGHTS).exists()
+
+
+def test_texts_of_several_bundles_go_together(tiny, tmp_path):
+    both_ways = tiny.kind == "decoder"
+    for number in (1, 2):
+        trunk = Trunk(tiny, ("last",), PLAIN, both_ways)
+        linears = lora.linears_of(trunk.blocks())
+        if number == 2:  # updates need not be of every layer
+            linears = dict(list(linears.items())[::2])
+        updates = lora.LoraUpdates(trunk.model, linears, lora.Shape(4, 8.0), seed=number)
+        for group in updates.groups:
+            group.b.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(number))
+        (tmp_path / str(number)).mkdir()
+        for name, content in updates.save(tiny.name).items():
+            (tmp_path / str(number) / name).write_bytes(content)
+    steep = TokenWeights(np.arange(200), np.linspace(0.1, 3, 200).astype(np.float32), 1.0)
+    shared = SharedTrunk(tiny, PLAIN, both_ways)
+    adapters = [shared.adapter(tmp_path / str(number)) for number in (1, 2)]
+    kinds = [Reading("last", FLAT), Reading("1", steep), Reading("last", FLAT, adapters[0]), Reading("last", steep, adapters[1])]
+    texts = [text for text in TEXTS for _kind in kinds]
+    together = shared.pool(texts, kinds * len(TEXTS))
+    for number, kind in enumerate(kinds):
+        alone = SharedTrunk(tiny, PLAIN, both_ways)
+        if kind.adapter:
+            kind = Reading(kind.layer, kind.weights, alone.adapter(tmp_path / str(number - 1)))
+        for place, text in enumerate(TEXTS):
+            mixed = together[place * len(kinds) + number]
+            np.testing.assert_allclose(mixed, alone.pool([text], [kind])[0], atol=2e-5)
+    assert shared.mixes or type(shared.trunk.model).__name__.startswith("DebertaV2")
+
+
+def test_updates_for_another_model_are_refused(tiny, tmp_path):
+    trunk = Trunk(tiny, ("last",), PLAIN)
+    updates = lora.LoraUpdates(trunk.model, lora.linears_of(trunk.blocks()), lora.Shape(4, 8.0))
+    for name, content in updates.save(tiny.name).items():
+        (tmp_path / name).write_bytes(content)
+    facts = json.loads((tmp_path / PEFT_FACTS).read_bytes())
+    facts["target_modules"].append("no.such.layer")
+    (tmp_path / PEFT_FACTS).write_text(json.dumps(facts))
+    with pytest.raises(BundleError) as caught:
+        SharedTrunk(tiny, PLAIN).adapter(tmp_path)
+    assert caught.value.code == "bundle_damaged"
 
 
 def test_layers_that_read_the_same_input_are_computed_together(tiny):

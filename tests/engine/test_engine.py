@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 import machikoba
+from machikoba.engine.lanes import BusyError, Lanes
 from machikoba.engine.prove import measure_file, replay_proof
 from machikoba.engine.runtime import Engine
 from machikoba.engine.table import predict_file
-from machikoba.errors import OptionError
+from machikoba.errors import BundleError, OptionError
 from tests.conftest import messages, write_csv
 
 QUICK = {"rungs": ("words",)}
@@ -91,3 +93,62 @@ def test_explanation(made):
     assert found.neighbours[0].label == "parking"
     assert found.neighbours[0].likeness >= found.neighbours[-1].likeness
     assert any(word.word == "駐車場" and word.effect > 0 for word in found.words)
+
+
+@pytest.fixture
+def two_bundles(tmp_path, tiny_encoder):
+    """Two businesses on one base: one with frozen features, one that trained."""
+    data = write_csv(tmp_path / "a.csv", messages(160, seed=1))
+    made = [machikoba.tune(data, tmp_path / f"{rung}.bundle", bases=(str(tiny_encoder),), rungs=(rung,), holdout="none").path
+            for rung in ("features", "lora")]
+    return [*made, machikoba.tune(data, tmp_path / "words.bundle", **QUICK, holdout="none").path]
+
+
+def test_bundles_on_one_base_share_it_and_do_not_change_each_other(two_bundles):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    services = [engine.open(path) for path in two_bundles]
+    texts = [text for text, _label in messages(30, seed=8)]
+    together = engine.answer([(service, texts[i::3]) for i, service in enumerate(services)])
+    assert len(engine._trunks) == 1
+    for i, path in enumerate(two_bundles):
+        alone = machikoba.load(path).predict(texts[i::3])
+        assert [p.label for p in together[i]] == [p.label for p in alone]
+        assert [p.confidence for p in together[i]] == pytest.approx([p.confidence for p in alone], abs=1e-4)
+
+
+def test_what_nobody_asks_for_is_dropped_and_comes_back(two_bundles):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    engine.resident_bytes = 1
+    texts = [text for text, _label in messages(5, seed=8)]
+    first = [engine.open(path).predict(texts) for path in two_bundles]
+    assert list(engine._services) == [two_bundles[-1]]
+    assert [engine.open(path).predict(texts) for path in two_bundles] == first
+
+
+def test_an_open_bundle_is_read_once_until_it_changes(made, tmp_path):
+    path = tmp_path / "copy.bundle"
+    shutil.copytree(made.path, path)
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    service = engine.open(path)
+    assert engine.open(path) is service
+    shutil.rmtree(path)
+    assert service.predict(["駐車場"])[0].label == "parking", "whoever has it in hand goes on"
+    with pytest.raises(BundleError) as caught:
+        engine.open(path)
+    assert caught.value.code == "bundle_missing"
+    shutil.copytree(made.path, path)
+    assert engine.open(path) is not service
+
+
+def test_lanes_answer_as_the_bundles_do(two_bundles):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    lanes = Lanes(engine)
+    texts = [text for text, _label in messages(40, seed=8)]
+    asked = [(path, lanes.ask(engine.open(path), texts, str(i))) for i, path in enumerate(two_bundles * 3)]
+    for path, future in asked:
+        wanted = machikoba.load(path).predict(texts)
+        assert [p.label for p in future.result(60)] == [p.label for p in wanted]
+    lanes.close()
+    assert set(lanes.waiting) == {"words", engine.open(two_bundles[0]).reader.base.name}
+    with pytest.raises(BusyError):
+        lanes.ask(engine.open(two_bundles[0]), texts, "x")

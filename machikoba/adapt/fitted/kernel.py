@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from machikoba.adapt.contract import Scores
-from machikoba.adapt.fitted.ngrams import Ngrams
+from machikoba.adapt.fitted.ngrams import Ngrams, PackedNgrams
 
 Encode = Callable[[Sequence[str]], np.ndarray]  # texts -> pooled features of the chosen layer, float32 (n, d)
 ADAPTER = "adapter"  # folder beside the machine's files, in PEFT's layout
@@ -69,7 +69,7 @@ class Anchors:
     (raw − centre) / scale, or None for the rung `words`.
     """
 
-    ngrams: Ngrams
+    ngrams: Ngrams | PackedNgrams
     rows: np.ndarray
     words: csr_matrix
     features: np.ndarray | None = None
@@ -126,39 +126,51 @@ class KernelMachine:
         self._encode = encode
         self.adapter: dict[str, bytes] = {}  # files of the updates that the base needs before it gives these features
 
-    def likeness(self, texts: Sequence[str]) -> Likeness:
-        """Compares `texts` with the anchors."""
-        placed = None
-        if self._encode is not None and self.anchors.features is not None:
-            placed = self.anchors.place(self._encode(texts))
+    def likeness(self, texts: Sequence[str], raw: np.ndarray | None = None) -> Likeness:
+        """Compares `texts` with the anchors. raw: their features (n, d), where the rung needs any."""
+        assert (raw is None) == (self.anchors.features is None), "features for a machine of words, or none for one of features"
+        placed = None if raw is None else self.anchors.place(raw)
         return self.anchors.likeness(self.anchors.ngrams.transform(texts), placed, self.choice)
 
     def predict(self, texts: Sequence[str]) -> Scores:
-        """Probabilities and confidence of `texts`; see `Scores`."""
-        parts = [self._block(texts[start:start + BLOCK]) for start in range(0, len(texts), BLOCK)]
-        if not parts:
-            return Scores(np.zeros((0, len(self.prior)), np.float32), np.zeros(0, np.float32))
-        return Scores(np.concatenate([p.probabilities for p in parts]), np.concatenate([p.confidence for p in parts]))
+        """`scores` of texts whose features the machine's own `encode` gives."""
+        parts = [self.scores(block, self._encode(block) if self._encode else None)
+                 for block in (texts[start:start + BLOCK] for start in range(0, len(texts), BLOCK))]
+        return joined(parts, len(self.prior))
+
+    def scores(self, texts: Sequence[str], raw: np.ndarray | None = None) -> Scores:
+        """Probabilities and confidence of `texts`; raw: their features (n, d), where the rung needs any."""
+        parts = []
+        for start in range(0, len(texts), BLOCK):
+            rows = slice(start, start + BLOCK)
+            likeness = self.likeness(texts[rows], None if raw is None else raw[rows])
+            scores = self.raw_scores(likeness)
+            inputs = trust_inputs(scores, likeness.nearest(), self.choice)
+            parts.append(Scores(softmax(scores * self.choice.temperature), confidence(inputs, self.trust)))
+        return joined(parts, len(self.prior))
 
     def raw_scores(self, likeness: Likeness) -> np.ndarray:
         """Scores (n, n_labels) before they become probabilities; about 1 for the label of a clear case, else about 0."""
         return likeness.kernel @ self.weights + self.prior
 
-    def _block(self, texts: Sequence[str]) -> Scores:
-        likeness = self.likeness(texts)
-        scores = self.raw_scores(likeness)
-        inputs = trust_inputs(scores, likeness.nearest(), self.choice)
-        return Scores(softmax(scores * self.choice.temperature), confidence(inputs, self.trust))
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays, in bytes."""
+        anchors = self.anchors
+        arrays = [anchors.rows, anchors.words.data, anchors.words.indices, anchors.words.indptr, anchors.features,
+                  anchors.centre, anchors.scale, self.weights, self.prior, self.trust]
+        return anchors.ngrams.nbytes + sum(array.nbytes for array in arrays if array is not None)
 
     def save(self) -> dict[str, bytes]:
         """Files by name: `machine.json`, `machine.safetensors`, `vocabulary.json`, and the adapter's where there is one."""
         from safetensors.numpy import save
 
-        words = self.anchors.words
+        words, ngrams = self.anchors.words, self.anchors.ngrams
+        assert isinstance(ngrams, Ngrams), "a machine that was loaded has no n-grams to write"
         tensors = {
             "rows": self.anchors.rows.astype(np.int64),
             "weights": self.weights.astype(np.float32), "prior": self.prior.astype(np.float32),
-            "trust": self.trust.astype(np.float32), "words.idf": self.anchors.ngrams.idf,
+            "trust": self.trust.astype(np.float32), "words.idf": ngrams.idf,
             "words.data": words.data.astype(np.float32), "words.indices": words.indices.astype(np.int32),
             "words.indptr": words.indptr.astype(np.int64),
         }
@@ -168,23 +180,30 @@ class KernelMachine:
             tensors["scale"] = self.anchors.scale.astype(np.float32)
         return {"machine.json": json.dumps(asdict(self.choice), ensure_ascii=False).encode(),
                 "machine.safetensors": save({name: np.ascontiguousarray(t) for name, t in tensors.items()}),
-                "vocabulary.json": self.anchors.ngrams.terms(),
+                "vocabulary.json": ngrams.terms(),
                 **{f"{ADAPTER}/{name}": content for name, content in self.adapter.items()}}
 
     @classmethod
-    def load(cls, folder: Path, encode: Encode | None = None) -> KernelMachine:
-        """The inverse of `save`; `encode` gives features of new messages where the rung needs a base."""
+    def load(cls, folder: Path) -> KernelMachine:
+        """The inverse of `save`; whoever asks it brings the features, where the rung needs a base."""
         from safetensors.numpy import load_file
 
         tensors = load_file(folder / "machine.safetensors")
         choice = Choice(**json.loads((folder / "machine.json").read_bytes()))
         choice = replace(choice, strengths=tuple(choice.strengths), shares=tuple(choice.shares))
-        ngrams = Ngrams.load((folder / "vocabulary.json").read_bytes(), tensors["words.idf"])
+        ngrams = PackedNgrams.load((folder / "vocabulary.json").read_bytes(), tensors["words.idf"])
         shape = (len(tensors["words.indptr"]) - 1, len(tensors["words.idf"]))
         words = csr_matrix((tensors["words.data"], tensors["words.indices"], tensors["words.indptr"]), shape=shape)
         features = tensors["features"].astype(np.float32) if "features" in tensors else None
         anchors = Anchors(ngrams, tensors["rows"], words, features, tensors.get("centre"), tensors.get("scale"))
-        return cls(anchors, tensors["weights"], tensors["prior"], tensors["trust"], choice, encode)
+        return cls(anchors, tensors["weights"], tensors["prior"], tensors["trust"], choice)
+
+
+def joined(parts: Sequence[Scores], n_labels: int) -> Scores:
+    """Scores of several blocks, one after the other."""
+    if not parts:
+        return Scores(np.zeros((0, n_labels), np.float32), np.zeros(0, np.float32))
+    return Scores(np.concatenate([p.probabilities for p in parts]), np.concatenate([p.confidence for p in parts]))
 
 
 def trust_inputs(scores: np.ndarray, nearest: np.ndarray, choice: Choice) -> np.ndarray:
