@@ -3,6 +3,7 @@
 MACHIKOBA_HOME      folder of bundles, converted bases and settings (default: the user's data directory)
 MACHIKOBA_LANG      "ja" or "en" (default: the locale)
 MACHIKOBA_THREADS   threads for the model (default: measured)
+MACHIKOBA_DATABASE  URL of the store (default: SQLite in the home)
 """
 from __future__ import annotations
 

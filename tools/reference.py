@@ -15,7 +15,9 @@ os.environ["MACHIKOBA_LANG"] = "en"
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 ERRORS = {"DataError": "the records", "BaseError": "the open model", "BundleError": "the bundle", "OptionError": "an option",
-          "StorageError": "the disk", "RequirementError": "a requirement that you set"}
+          "StorageError": "the disk or the database", "AccessError": "who asks", "RequirementError": "a requirement that you set",
+          "RequestError": "a request to the server", "BusyError": "too much at the moment"}
+SERVED = ("AccessError", "RequestError", "BusyError")  # met by programs that ask the server, not on the command line
 HEAD = "<!-- made by tools/reference.py -->\n\n"
 
 
@@ -51,12 +53,18 @@ def codes() -> dict[str, tuple[str, set[str], set[str]]]:
     found: dict[str, tuple[str, set[str], set[str]]] = {}
     for path in sorted((ROOT / "machikoba").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args):
+            if isinstance(node, ast.ClassDef) and node.name == "BusyError":  # gives its own code
+                kind, args = node.name, next(call.args for call in ast.walk(node) if isinstance(call, ast.Call) and call.args)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
+                kind = node.func.id
+                args = node.args[1:] if kind == "RequestError" else node.args  # whose first is the status
+            else:
                 continue
-            messages = {inner.args[0].value for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Call)
-                        and isinstance(inner.func, ast.Name) and inner.func.id == "_"} if len(node.args) > 1 else set()
-            for code in (n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant) and isinstance(n.value, str)):
-                entry = found.setdefault(code, (node.func.id, set(), set()))
+            messages = {inner.args[0].value for inner in ast.walk(args[1]) if isinstance(inner, ast.Call)
+                        and isinstance(inner.func, ast.Name) and inner.func.id == "_"} if len(args) > 1 else set()
+            for code in (n.value for n in ast.walk(args[0]) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+                         ) if args else ():
+                entry = found.setdefault(code, (kind, set(), set()))
                 entry[1].add(path.relative_to(ROOT).as_posix())
                 entry[2].update(messages)
     return found
@@ -69,8 +77,8 @@ def errors() -> str:
            "code never changes with the language.",
            "```\n{\"error\": {\"code\": \"…\", \"message\": \"…\", \"expected\": \"…\", \"found\": \"…\", \"next\": \"…\"}}\n```"]
     for kind, about in ERRORS.items():
-        exit_code = 1 if kind == "RequirementError" else 2
-        rows = [f"## {kind}: {about} (exit code {exit_code})\n", "| code | message | raised in |", "|---|---|---|"]
+        where = "" if kind in SERVED else f" (exit code {1 if kind == 'RequirementError' else 2})"
+        rows = [f"## {kind}: {about}{where}\n", "| code | message | raised in |", "|---|---|---|"]
         for code, (of, files, messages) in sorted(codes().items()):
             if of == kind:
                 places = ", ".join(f"`{file}`" for file in sorted(files))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from machikoba.adapt.closed_form import fit_trust, logistic, ridge, targets, temperature
+from machikoba.adapt.closed_form import Kernel, fit_trust, logistic, ridge, targets, temperature
 from machikoba.adapt.contract import Train
 from machikoba.adapt.fitted.kernel import Anchors, Choice, Encode, KernelMachine, Likeness, blend, trust_inputs, unit_rows
 from machikoba.adapt.fitted.ngrams import Ngrams
@@ -31,7 +31,7 @@ RIVALS = ((0.0, 2.5), (0.3, 2.5), (0.1, 1.0), (0.1, 4.0))  # words, gamma
 
 @dataclass(frozen=True)
 class Rows:
-    """Training rows as the kernel sees them: n-grams are learnt anew for each subset, features are computed once.
+    """Training rows as the kernel sees them: n-grams are chosen anew for each subset; they are counted once, and so are features.
 
     features: raw (n, d), or None for the rung `words`. standardise: divide each feature by its spread, which a decoder
     needs, whose few huge features drown the rest, and an encoder does not.
@@ -47,8 +47,9 @@ class Rows:
 
     def anchors(self) -> Anchors:
         """Every row as an anchor."""
-        ngrams = Ngrams.fit(self.train.texts)
-        words = ngrams.transform(self.train.texts)
+        counts = self.train.counts
+        ngrams = Ngrams.fit(counts)
+        words = ngrams.weigh(counts)
         if self.features is None:
             return Anchors(ngrams, np.arange(len(self.train)), words)
         centre = self.features.mean(axis=0)
@@ -61,18 +62,34 @@ class Rows:
         everything = self.anchors()
         kept = _carrying(everything, seed)
         among = kept.likeness(kept.words, kept.features, choice).kernel
-        kernel = among if kept is everything else kept.likeness(everything.words, everything.features, choice).kernel
+        kernel = among if kept is everything else KernelRows(kept, everything, choice)
         weights, prior = solve(kernel, among, self.train, choice)
         return KernelMachine(kept, weights, prior, np.zeros(0, np.float32), choice, encode)
 
 
-def solve(kernel: np.ndarray, among: np.ndarray, train: Train, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class KernelRows:
+    """The kernel between many rows and the anchors, computed as it is asked for: in memory at once it could be gigabytes."""
+
+    anchors: Anchors
+    rows: Anchors
+    choice: Choice
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: slice | np.ndarray) -> np.ndarray:
+        features = None if self.rows.features is None else self.rows.features[at]
+        return self.anchors.likeness(self.rows.words[at], features, self.choice).kernel
+
+
+def solve(kernel: Kernel, among: np.ndarray, train: Train, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
     """Weights (m, n_labels) and prior (n_labels,) under the head of `choice`: the sum over its strengths."""
     parts, prior = each_strength(kernel, among, train, choice)
     return np.sum([share * part for share, part in zip(choice.shares, parts, strict=True)], axis=0), prior
 
 
-def each_strength(kernel: np.ndarray, among: np.ndarray, train: Train, choice: Choice) -> tuple[list[np.ndarray], np.ndarray]:
+def each_strength(kernel: Kernel, among: np.ndarray, train: Train, choice: Choice) -> tuple[list[np.ndarray], np.ndarray]:
     """Weights (m, n_labels) under each strength of `choice`, and the prior (n_labels,)."""
     if choice.head == "logistic":
         weights, prior = logistic(kernel, among, train.labels, choice.strengths[0], len(train.names))
@@ -118,7 +135,8 @@ def make_fold(rows: Rows, inside: np.ndarray, outside: np.ndarray, seed: int = 0
     learnt, held = rows.subset(inside), rows.subset(outside)
     everything = learnt.anchors()
     anchors = _carrying(everything, seed)
-    words = anchors.ngrams.transform(held.train.texts)
+    assert isinstance(anchors.ngrams, Ngrams)
+    words = anchors.ngrams.weigh(held.train.counts)
     placed = None if held.features is None else anchors.place(held.features)
 
     def halves(words: csr_matrix, placed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:

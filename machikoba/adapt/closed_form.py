@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
@@ -13,6 +14,8 @@ from machikoba.adapt.fitted.kernel import softmax
 USUAL_FACTOR = 10.0  # what turns ridge's scores into calibrated odds, about
 LEAST_SPREAD = 0.05  # of an input of the confidence: one that hardly varied among few rows must not get a huge weight
 ABSENT = -10.0  # log odds of a label without a row
+BLOCK = 4_096  # rows whose kernel is in memory at a time
+MOST_LOGISTIC = 16_384  # rows
 JITTER = 1e-3  # keeps the Cholesky factor of exact copies' kernel positive in float32
 
 
@@ -23,34 +26,49 @@ def targets(labels: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
     return hot - prior, prior
 
 
-def ridge(kernel: np.ndarray, among: np.ndarray, wanted: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
+class Kernel(Protocol):
+    """Kernel values (n, m) between rows and anchors: an array, or what computes the rows that are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray: ...
+
+
+def ridge(kernel: Kernel, among: np.ndarray, wanted: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
     """Weights (m, n_labels) of kernel ridge regression under each strength.
 
     kernel (n, m) between rows and anchors; among (m, m) between anchors; wanted (n, n_labels). When the rows are the
-    anchors this is the exact solution, else the subset-of-regressors one.
+    anchors this is the exact solution, else the subset-of-regressors one, for which a block of rows is in memory at a time.
     """
     if kernel is among:
         return [cho_solve(_factor(among, strength), wanted) for strength in strengths]
     lower = np.tril(_factor(among, JITTER)[0])
-    mapped = solve_triangular(lower, kernel.T, lower=True)  # (m, n): explicit coordinates whose products are the kernel
-    gram, answer = mapped @ mapped.T, mapped @ wanted
+    gram, answer = np.zeros_like(among), np.zeros((len(among), wanted.shape[1]), dtype=among.dtype)
+    for start in range(0, len(kernel), BLOCK):
+        rows = slice(start, start + BLOCK)
+        mapped = solve_triangular(lower, kernel[rows].T, lower=True)  # explicit coordinates whose products are the kernel
+        gram += mapped @ mapped.T
+        answer += mapped @ wanted[rows]
     return [solve_triangular(lower, cho_solve(_factor(gram, strength), answer), lower=True, trans="T")
             for strength in strengths]
 
 
-def logistic(kernel: np.ndarray, among: np.ndarray, labels: np.ndarray, strength: float,
+def logistic(kernel: Kernel, among: np.ndarray, labels: np.ndarray, strength: float,
              n_labels: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights (m, n_labels) and constants (n_labels,) of multinomial logistic regression in the kernel's space.
 
-    A label of which there is no row, as in a fold of many near-duplicates, gets no weights and a constant of ABSENT.
+    It needs all rows in memory at once, so of more than MOST_LOGISTIC it learns from every so many-th. A label of which there
+    is no row, as in a fold of many near-duplicates, gets no weights and a constant of ABSENT.
     """
+    step = -(-len(kernel) // MOST_LOGISTIC)
+    labels = labels[::step]
     inner, constants = np.zeros((among.shape[0], n_labels)), np.full(n_labels, ABSENT)
     present = np.unique(labels)
     if len(present) == 1:
         constants[present] = 0.0
         return inner.astype(np.float32), constants.astype(np.float32)
     lower = np.tril(_factor(among, JITTER)[0])
-    mapped = solve_triangular(lower, kernel.T, lower=True).T
+    mapped = solve_triangular(lower, kernel[::step].T, lower=True).T
     model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(mapped, labels)
     found, shift = model.coef_.T, model.intercept_
     if len(present) == 2:  # scikit-learn gives one column of log odds for two labels

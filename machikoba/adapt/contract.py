@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
+from machikoba.adapt.fitted.ngrams import Counts
 from machikoba.records.split import folds
 
 FOLDS = 5
@@ -33,13 +35,28 @@ class Train:
     names: tuple[str, ...]
     groups: np.ndarray
     none: int | None = None
+    _part_of: tuple[Train, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def subset(self, rows: np.ndarray) -> Train:
         """The examples at `rows` (int indices), in that order."""
-        return Train([self.texts[i] for i in rows], self.labels[rows], self.names, self.groups[rows], self.none)
+        whole, mine = self._part_of or (self, np.arange(len(self)))
+        return Train([self.texts[i] for i in rows], self.labels[rows], self.names, self.groups[rows], self.none,
+                     (whole, mine[rows]))
+
+    @property
+    def counts(self) -> Counts:
+        """The n-grams of each message, counted when they are first wanted, once for all subsets of the same examples."""
+        if self._part_of is None:
+            return self._counted
+        whole, mine = self._part_of
+        return whole._counted.subset(mine)
+
+    @cached_property
+    def _counted(self) -> Counts:
+        return Counts.of(self.texts)
 
 
 @dataclass(frozen=True)

@@ -56,21 +56,28 @@ class Engine:
 
     def open(self, path: Path) -> Service:
         """The bundle at `path`, from memory where it lies there unchanged. Raises as `load`."""
-        try:
-            seen = (path / MANIFEST).stat()
-            stamp = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
-        except OSError:
-            stamp = None  # `load` says what is missing
-        with self._lock:
-            known = self._services.pop(path, None)
-            if known and stamp and known[0] == stamp:
-                self._services[path] = known
-                return known[1]
+        held = self.held(path)
+        if held is not None:
+            return held
+        stamp = _stamp(path)
         service = self.load(path)
         with self._lock:
             self._services[path] = (stamp, service)
             self._drop()
         return service
+
+    def held(self, path: Path) -> Service | None:
+        """The bundle at `path` where it is in memory and has not changed since; it is then the last to be dropped."""
+        stamp = _stamp(path)
+        with self._lock:
+            known = self._services.get(path)
+            if known is None:
+                return None
+            if stamp is None or known[0] != stamp:
+                del self._services[path]
+                return None
+            self._services.move_to_end(path)
+            return known[1]
 
     def load(self, path: Path, *, check_machine: bool = True) -> Service:
         """The bundle at `path`, ready to answer.
@@ -247,6 +254,15 @@ class Service:
         would = confidence >= threshold if threshold is not None else np.zeros(len(chosen), dtype=bool)
         return [Prediction(self.labels.names[label], round(float(trust), 6), bool(self.qualified and yes), bool(yes))
                 for label, trust, yes in zip(chosen, scores.confidence, would, strict=True)]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when the bundle is written again; None where there is none."""
+    try:
+        seen = (path / MANIFEST).stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
 @lru_cache(maxsize=1)

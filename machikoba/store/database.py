@@ -1,6 +1,7 @@
 """The database: SQLite in the home, or PostgreSQL by URL. What one block writes is there whole or not at all."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from machikoba.errors import MachikobaError, OptionError, StorageError
 from machikoba.language import _
+from machikoba.settings import home
 
 FILE = "machikoba.sqlite"
 WAIT_SECONDS = 10  # for whoever is writing
@@ -99,6 +101,11 @@ class Database:
         where = self.url.database if self.sqlite else self.url.render_as_string(hide_password=True)
         return StorageError(code, _("The store could not be used: {where}").format(where=where),
                             expected=_("a database that answers and has room"), found=found, next=next)
+
+
+def here() -> Database:
+    """The store of this installation: MACHIKOBA_DATABASE, else SQLite in the home. Raises OptionError."""
+    return Database(os.environ.get("MACHIKOBA_DATABASE") or default_url(home()))
 
 
 def default_url(home: Path) -> str:

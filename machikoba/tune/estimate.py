@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import asdict, dataclass
 
 from machikoba.adapt.choose import FOLDED_ROWS, MAX_ANCHORS
+from machikoba.adapt.closed_form import BLOCK
 from machikoba.adapt.contract import Diverged, Rung, Train
 from machikoba.adapt.features import FeaturesRung
 from machikoba.adapt.lora import FEW_FOLDS, KEPT, MANY_FOLDS, MAX_JUDGED_ROWS, MAX_LEARNT_ROWS, LoraRung
@@ -14,7 +15,7 @@ from machikoba.settings import Prices
 FITS = 6  # five folds and the refit
 # Fitted on bench/results/classify.json and estimates.json, which have estimate and measurement of every run: seconds to
 # start, of each character, and of each row x anchor x (label + 30), for one fit.
-FIT_SECONDS = {"words": (0.06, 9.7e-6, 8.0e-10), "features": (0.06, 4.2e-6, 1.39e-9)}
+FIT_SECONDS = {"words": (0.03, 6.8e-6, 1.7e-9), "features": (0.06, 4.2e-6, 1.39e-9)}
 LOAD_SECONDS = 2.9  # the libraries of a base, and its weights
 EFFICIENCY, TOKEN_SECONDS = 0.6, 1e-4  # share of the measured matrix speed in a model's products; the rest of its work
 TRAINING_EFFICIENCY = 0.33  # share that the whole of a training reaches
@@ -45,7 +46,7 @@ def estimate(rung: Rung, train: Train, prices: Prices) -> Estimate:
     n, k = len(train), len(train.names)
     characters = sum(map(len, train.texts))
     core = min(n, MAX_ANCHORS)
-    kernels_mib = int(core * core * 40 / 2**20)
+    kernels_mib = int((core * 40 + (min(n, BLOCK) * 12 if n > core else 0)) * core / 2**20)
     if isinstance(rung, LoraRung):
         return _training(rung, train, prices, kernels_mib)
     start, per_character, per_product = FIT_SECONDS[rung.name]

@@ -316,7 +316,7 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
     candidate = facts["candidate_threshold"]
     if not len(certify_rows):
         train = plan.train(plan.rows("train"))
-        answered = unseen.confidence >= candidate if candidate is not None else np.zeros(len(train), dtype=bool)
+        answered = unseen.confidence >= candidate if candidate is not None else np.zeros(len(unseen.rows), dtype=bool)
         figures = judge.measure(train.labels[unseen.rows], unseen.scores.probabilities, unseen.confidence, answered, plan.labels,
                                 "cross-validation")
         return {"test": figures, "attempt": outlook, "certify_rows": []}, None, {}

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from machikoba.adapt import choose
 from machikoba.adapt.choose import learn
 from machikoba.adapt.closed_form import logistic, ridge, targets, temperature
 from machikoba.adapt.contract import Train
 from machikoba.adapt.fitted.kernel import KernelMachine, softmax
-from machikoba.adapt.fitted.ngrams import Ngrams, PackedNgrams
+from machikoba.adapt.fitted.ngrams import Counts, Ngrams, PackedNgrams
 from machikoba.adapt.words import WordsRung
+from machikoba.records.clean import normalise
 from tests.conftest import messages
 
 
@@ -84,10 +88,17 @@ def test_words_learn_and_save_to_the_same_answers(tmp_path):
 
 @given(st.lists(st.text("車駐車場 ab？ﾊﾟ𠮷\n", max_size=30), min_size=1, max_size=8))
 def test_packed_words_are_the_words(texts):
-    plain = Ngrams.fit([text for text, _label in messages(40)])
+    learnt = [text for text, _label in messages(40)]
+    theirs = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, lowercase=False)
+    theirs.fit(map(normalise, learnt))
+    together = Counts.of([*learnt, *texts])
+    plain = Ngrams.fit(together.subset(np.arange(40)))
     packed = PackedNgrams.load(plain.terms(), plain.idf)
-    np.testing.assert_allclose(packed.transform(texts).toarray(), plain.transform(texts).toarray(), atol=1e-6)
-    assert packed.nbytes < plain.nbytes / 8
+    wanted = theirs.transform(map(normalise, texts)).toarray()
+    assert json.loads(plain.terms()) == theirs.get_feature_names_out().tolist()
+    np.testing.assert_allclose(packed.transform(texts).toarray(), wanted, atol=1e-6)
+    np.testing.assert_allclose(plain.weigh(together.subset(np.arange(40, 40 + len(texts)))).toarray(), wanted, atol=1e-6)
+    assert packed.nbytes < plain.nbytes / 5
 
 
 def test_strengths_share_the_answer():

@@ -11,43 +11,75 @@ from hashlib import blake2b
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer
 
 from machikoba.records.clean import normalise
 
-SMALL = 2_000  # rows; below it every n-gram is kept, above it only those that two messages share
+SMALL = 2_000  # messages; below it every n-gram is kept, above it only those that two messages share
+
+
+class Counts:
+    """How often each n-gram stands in each of n messages: counted once, however many parts of them are learnt from.
+
+    terms: the n-grams, sorted, (n_terms,) str; matrix: csr float32 (n, n_terms).
+    """
+
+    def __init__(self, terms: np.ndarray, matrix: csr_matrix) -> None:
+        self.terms, self.matrix = terms, matrix
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Counts:
+        """Counts of `texts` (n,)."""
+        vectorizer = _vectorizer(min_df=1 if len(texts) < SMALL else 2)
+        try:
+            matrix = vectorizer.fit_transform(normalise(text) for text in texts)
+        except ValueError:  # not one n-gram in all of them
+            return cls(np.array([], dtype=object), csr_matrix((len(texts), 0), dtype=np.float32))
+        return cls(vectorizer.get_feature_names_out(), matrix)
+
+    def subset(self, rows: np.ndarray) -> Counts:
+        """The messages at `rows`, with the n-grams of all."""
+        return Counts(self.terms, self.matrix[rows])
 
 
 class Ngrams:
-    """TF-IDF of character 1- to 4-grams inside words, rows of length 1."""
+    """TF-IDF of character 1- to 4-grams inside words, rows of length 1.
 
-    def __init__(self, vectorizer: TfidfVectorizer) -> None:
-        self._vectorizer = vectorizer
+    columns: the n-grams that are known, int (k,) into the terms of the counts that were learnt from; idf: inverse document
+    frequency of each, float32 (k,).
+    """
+
+    def __init__(self, all_terms: np.ndarray, columns: np.ndarray, idf: np.ndarray) -> None:
+        self._all_terms, self.columns, self.idf = all_terms, columns, idf
+        self._packed: PackedNgrams | None = None
 
     @classmethod
-    def fit(cls, texts: Sequence[str]) -> Ngrams:
-        """Learns vocabulary and document frequencies from `texts` (n,)."""
-        vectorizer = _vectorizer(min_df=1 if len(texts) < SMALL else 2)
-        vectorizer.fit(normalise(text) for text in texts)
-        return cls(vectorizer)
+    def fit(cls, counts: Counts) -> Ngrams:
+        """Learns which n-grams there are, and in how many of the messages."""
+        n = counts.matrix.shape[0]
+        frequency = np.bincount(counts.matrix.indices, minlength=len(counts.terms))
+        columns = np.flatnonzero(frequency >= (1 if n < SMALL else 2))
+        return cls(counts.terms, columns, (np.log((1 + n) / (1 + frequency[columns])) + 1).astype(np.float32))
+
+    def weigh(self, counts: Counts) -> csr_matrix:
+        """Sparse float32 rows (n, k) of messages that were counted together with those learnt from."""
+        assert counts.terms is self._all_terms, "counted with other messages"
+        return _weighed(counts.matrix[:, self.columns], self.idf)
 
     def transform(self, texts: Sequence[str]) -> csr_matrix:
-        """Sparse float32 rows (n, n_ngrams)."""
-        return self._vectorizer.transform(normalise(text) for text in texts)
+        """Sparse float32 rows (n, k) of any messages."""
+        if self._packed is None:
+            self._packed = PackedNgrams.of(self._all_terms[self.columns].tolist(), self.idf)
+        return self._packed.transform(texts)
 
     def terms(self) -> bytes:
         """The vocabulary as JSON, in the order of the columns."""
-        return json.dumps(self._vectorizer.get_feature_names_out().tolist(), ensure_ascii=False).encode()
-
-    @property
-    def idf(self) -> np.ndarray:
-        """Inverse document frequency of each n-gram, float32 (n_ngrams,)."""
-        return self._vectorizer.idf_.astype(np.float32)
+        return json.dumps(self._all_terms[self.columns].tolist(), ensure_ascii=False).encode()
 
     @property
     def nbytes(self) -> int:
         """About how many bytes the vocabulary takes."""
-        return 150 * len(self._vectorizer.vocabulary_)
+        return 100 * len(self.columns)
 
 
 class PackedNgrams:
@@ -61,35 +93,46 @@ class PackedNgrams:
         self.hashes, self.columns, self.idf = hashes, columns, idf
 
     @classmethod
-    def load(cls, terms: bytes, idf: np.ndarray) -> PackedNgrams:
-        """From the `terms` and `idf` of `Ngrams`."""
-        hashes = _hashes(json.loads(terms))
+    def of(cls, terms: Collection[str], idf: np.ndarray) -> PackedNgrams:
+        """For n-grams in the order of their columns."""
+        hashes = _hashes(terms)
         order = np.argsort(hashes)
         return cls(hashes[order], order.astype(np.int32), idf)
 
+    @classmethod
+    def load(cls, terms: bytes, idf: np.ndarray) -> PackedNgrams:
+        """From the `terms` and `idf` of `Ngrams`."""
+        return cls.of(json.loads(terms), idf)
+
     def transform(self, texts: Sequence[str]) -> csr_matrix:
         """Sparse float32 rows (n, n_ngrams), as of `Ngrams.transform`."""
-        data, columns, ends = [], [], [0]
+        counts, columns, ends = [], [], [0]
         for text in texts:
-            counts = Counter(_analyse(normalise(text)))
-            hashes = _hashes(counts)
+            found = Counter(_analyse(normalise(text)))
+            hashes = _hashes(found)
             place = np.minimum(np.searchsorted(self.hashes, hashes), max(len(self.hashes) - 1, 0))
             known = self.hashes[place] == hashes if len(self.hashes) else np.zeros(len(hashes), dtype=bool)
-            at = self.columns[place[known]]
-            values = (np.log(np.fromiter(counts.values(), np.float32, len(counts))[known]) + 1.0) * self.idf[at]
-            length = np.sqrt((values * values).sum())
-            data.append(values / length if length else values)
-            columns.append(at)
-            ends.append(ends[-1] + len(at))
-        if not data:
+            columns.append(self.columns[place[known]])
+            counts.append(np.fromiter(found.values(), np.float32, len(found))[known])
+            ends.append(ends[-1] + len(columns[-1]))
+        if not texts:
             return csr_matrix((0, len(self.idf)), dtype=np.float32)
-        made = csr_matrix((np.concatenate(data), np.concatenate(columns), np.array(ends)), shape=(len(data), len(self.idf)))
+        made = csr_matrix((np.concatenate(counts), np.concatenate(columns), np.array(ends)), shape=(len(texts), len(self.idf)))
         made.sort_indices()
-        return made
+        return _weighed(made, self.idf)
 
     @property
     def nbytes(self) -> int:
         return self.hashes.nbytes + self.columns.nbytes + self.idf.nbytes
+
+
+def _weighed(counts: csr_matrix, idf: np.ndarray) -> csr_matrix:
+    """(1 + ln count) · idf, rows scaled to length 1; a row without n-grams stays empty."""
+    data = (np.log(counts.data) + 1) * idf[counts.indices]
+    squares = np.add.reduceat(np.append(data * data, 0), counts.indptr[:-1]) if len(counts.indptr) > 1 else np.zeros(0)
+    sizes = np.diff(counts.indptr)
+    lengths = np.sqrt(np.where(sizes > 0, squares, 1)).astype(np.float32)
+    return csr_matrix((data / np.repeat(lengths, sizes), counts.indices, counts.indptr), shape=counts.shape)
 
 
 def _hashes(terms: Collection[str]) -> np.ndarray:
@@ -98,9 +141,8 @@ def _hashes(terms: Collection[str]) -> np.ndarray:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def _vectorizer(**options: object) -> TfidfVectorizer:
-    return TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, lowercase=False, dtype=np.float32, **options)
+def _vectorizer(**options: object) -> CountVectorizer:
+    return CountVectorizer(analyzer="char_wb", ngram_range=(1, 4), lowercase=False, dtype=np.float32, **options)
 
 
 _analyse = _vectorizer().build_analyzer()

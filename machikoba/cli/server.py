@@ -1,0 +1,97 @@
+"""The commands that keep running, and those that look after what they serve."""
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from machikoba.cli.app import Json, app
+from machikoba.cli.output import result, show
+from machikoba.language import _
+
+PORT = 8600
+
+
+@app.command(help=_("Serve bundles on this machine: pages and an API."))
+def serve(
+    bundle: Annotated[list[str] | None, typer.Argument(metavar="[BUNDLE]…", help=_("Bundles besides those in the home."),
+                                                       show_default=False)] = None,
+    host: Annotated[str, typer.Option(help=_("Address to listen on."))] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help=_("Port to listen on."))] = PORT,
+    public_name: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help=_("Name under which others reach it. May be repeated."))] = None,
+    business: Annotated[str, typer.Option(help=_("Name of the first business."))] = "machikoba",
+    no_worker: Annotated[bool, typer.Option("--no-worker", help=_("Leave tunings to a worker started elsewhere."))] = False,
+    json: Json = False,
+) -> None:
+    from machikoba.pack.bundle import find_bundle
+    from machikoba.settings import home
+    from machikoba.store.database import here
+    from machikoba.web.serve import Supervisor, prepare
+    from machikoba.web.serve import serve as run
+
+    database = here()
+    given = [find_bundle(name, home()).resolve() for name in bundle or []]
+    shop, token = prepare(home(), database, given, host, business)
+    lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
+    if token:
+        lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))
+    show(lines)
+    supervisor = None if no_worker else Supervisor(database)
+    try:
+        if supervisor:
+            supervisor.start()
+        run(shop, host, port, public_name or [])
+    finally:
+        if supervisor:
+            supervisor.end()
+        shop.close()
+
+
+@app.command(help=_("Do the tunings that the server takes in; `serve` starts one by itself."))
+def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the store."))] = None, json: Json = False) -> None:
+    import logging
+    import uuid
+
+    from machikoba.settings import home
+    from machikoba.store.database import here
+    from machikoba.store.migrations import upgrade
+    from machikoba.worker.run import Worker
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_args: stop.set())
+    database = here()
+    upgrade(database)
+    Worker(home(), database, name or f"worker-{uuid.uuid4().hex[:8]}", stop).run()
+
+
+@app.command(help=_("Make a key with which a program may ask the server."))
+def key(
+    name: Annotated[str, typer.Argument(help=_("What the key is for."), show_default=False)],
+    role: Annotated[str, typer.Option(help=_("staff or viewer."))] = "staff",
+    days: Annotated[int | None, typer.Option(help=_("Days until it ends (default: never)."))] = None,
+    json: Json = False,
+) -> None:
+    from sqlalchemy import select
+
+    from machikoba.errors import OptionError
+    from machikoba.store import people
+    from machikoba.store.database import here
+    from machikoba.store.migrations import upgrade
+    from machikoba.store.tables import Business
+
+    if role not in ("staff", "viewer"):
+        raise OptionError("option_wrong", _("The value of --{name} cannot be used.").format(name="role"),
+                          expected="staff, viewer", found=role, next=_("Choose one of these."))
+    database = here()
+    upgrade(database)
+    with database.writing() as session:
+        first = session.scalars(select(Business).order_by(Business.created_at).limit(1)).first()
+        first = first or people.add_business(session, "machikoba", "console")
+        made, secret = people.add_key(session, first.id, name, role, "console", days)
+    result({"id": made.id, "key": secret},
+           [_("key      {key}").format(key=secret), _("It is shown this once. Keep it like a password.")])

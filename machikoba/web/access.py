@@ -1,0 +1,83 @@
+"""Who asks: a key in the Authorization header, a signed-in person's cookie, or, on a machine of one's own, the owner."""
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from machikoba.errors import AccessError
+from machikoba.language import _
+from machikoba.store import people
+from machikoba.store.people import Visitor
+from machikoba.store.tables import Business
+from machikoba.web.guard import SAFE
+from machikoba.web.workshop import Workshop
+
+COOKIE, CSRF_HEADER, BUSINESS_HEADER = "machikoba", "x-machikoba-csrf", "x-machikoba-business"
+
+
+def workshop(request: Request) -> Workshop:
+    """The running server."""
+    found: Workshop = request.app.state.workshop
+    return found
+
+
+def csrf_of(cookie: str) -> str:
+    """What a page of ours must send back with every change, and no other site can know."""
+    return hashlib.sha256(f"csrf {cookie}".encode()).hexdigest()[:32]
+
+
+async def visitor(request: Request) -> Visitor:
+    """Who asks. Raises AccessError."""
+    shop = workshop(request)
+    scheme, _space, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme:
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise _unknown()
+        secret = secret.strip()
+        known = shop.visitors.get(secret)
+        return known if known else shop.visitors.keep(secret, await run_in_threadpool(_by_key, shop, secret))
+    cookie = request.cookies.get(COOKIE)
+    if cookie:
+        if request.method not in SAFE and request.headers.get(CSRF_HEADER) != csrf_of(cookie):
+            raise AccessError("csrf_missing", _("This page is out of date."), next=_("Load the page again."))
+        return await run_in_threadpool(_by_cookie, shop, cookie, request.headers.get(BUSINESS_HEADER))
+    if shop.local:
+        return await run_in_threadpool(_owner_here, shop)
+    raise _unknown()
+
+
+Who = Annotated[Visitor, Depends(visitor)]
+Shop = Annotated[Workshop, Depends(workshop)]
+
+
+def _by_key(shop: Workshop, secret: str) -> Visitor:
+    with shop.database.reading() as session:
+        return people.key_visitor(session, secret)[0]
+
+
+def _by_cookie(shop: Workshop, cookie: str, business: str | None) -> Visitor:
+    with shop.database.reading() as session:
+        found = people.signed_in(session, cookie)
+        if found is None:
+            raise _unknown()
+        return people.visitor(session, found[1], business)
+
+
+def _owner_here(shop: Workshop) -> Visitor:
+    known = shop.visitors.get("")
+    if known:
+        return known
+    with shop.database.reading() as session:
+        if people.guarded(session):  # since the start somebody got an account or a key
+            raise _unknown()
+        first = session.scalars(select(Business.id).order_by(Business.created_at).limit(1)).one()
+    return shop.visitors.keep("", Visitor("local", first, "owner", signed_in=True))
+
+
+def _unknown() -> AccessError:
+    return AccessError("sign_in_needed", _("Who are you?"), expected="Authorization: Bearer mk_…",
+                       next=_("Sign in, or send a key that the owner of the business gave you."))

@@ -1,0 +1,121 @@
+"""Routes of bundles: what there is, asking them, and correcting them."""
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi import Path as InPath
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from machikoba.desk import bundles, corrections
+from machikoba.engine.runtime import Service
+from machikoba.errors import BundleError, OptionError
+from machikoba.language import _
+from machikoba.tasks.classify import Prediction
+from machikoba.web.access import Shop, Who
+from machikoba.web.once import IdempotencyKey, once
+from machikoba.web.problems import RequestError, documented
+from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions
+from machikoba.web.workshop import Workshop
+
+ANSWER_SECONDS = 30.0  # until an answer is there, or whoever asked is told to come again
+router = APIRouter(prefix="/v1/bundles", tags=["bundles"])
+Named = Annotated[str, InPath(description="The bundle's name.", min_length=1, max_length=100, examples=["inquiries"])]
+
+
+@router.get("", summary="List the bundles", response_model=Bundles, responses=documented(401, 403, 503))
+async def list_bundles(who: Who, shop: Shop) -> Any:
+    """The bundles of the business, by name."""
+
+    def read() -> list[dict[str, Any]]:
+        with shop.database.reading() as session:
+            entries = bundles.listed(session, who.business_id)
+        return [found for entry in entries if (found := _shown(shop, entry.name, entry.created_at, entry.folder))]
+
+    return {"bundles": await run_in_threadpool(read)}
+
+
+@router.post("/{name}/predict", summary="Ask a bundle", response_model=None,
+             responses={200: {"model": Predictions, "description": "One prediction for each text, in order"},
+                        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503)})
+async def predict(name: Named, asked: Messages, who: Who, shop: Shop) -> JSONResponse:
+    """What the bundle says to each text; up to 1,000 texts at once. A text that is left to a person has `answered` false."""
+    service = await opened(shop, who.business_id, name)
+    found = await told(shop, service, asked.texts, who.business_id)
+    return JSONResponse({"bundle": name, "predictions": [asdict(one) for one in found]})
+
+
+@router.post("/{name}/corrections", summary="Correct a bundle", status_code=201, response_model=None,
+             responses={201: {"model": Kept, "description": "Kept"},
+                        **documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 503, 507)})
+async def correct(name: Named, asked: CorrectionAsked, who: Who, shop: Shop, key: IdempotencyKey = None) -> JSONResponse:
+    """Keeps what a person made of a message; it becomes an example of the next tuning. Answered when it is on the disk."""
+    who.must_be("staff")
+    service = await opened(shop, who.business_id, name)
+    if asked.label not in service.labels.names:
+        raise OptionError("label_unknown", _("This bundle does not know this label."), expected=", ".join(service.labels.names),
+                          found=asked.label, next=_("Choose one of its labels."))
+
+    def write(session: Any) -> dict[str, Any]:
+        entry = bundles.find(session, who.business_id, name)
+        made = corrections.add(session, entry, asked.text, asked.label, who.who, asked.predicted, asked.confidence)
+        return {"id": made.id}
+
+    return await run_in_threadpool(once, shop, who, key, f"correct {name}", asked.model_dump(), write)
+
+
+@router.get("/{name}/corrections", summary="List the corrections", response_model=Corrections,
+            responses=documented(401, 403, 404, 422, 503))
+async def list_corrections(name: Named, who: Who, shop: Shop, after: Annotated[
+        str | None, Query(max_length=32, description="Id of the last one seen.")] = None) -> Any:
+    """What was corrected, oldest first, 200 at a time. Past texts are shown to signed-in staff only, never to a key."""
+    who.must_be("staff")
+    if not who.signed_in:
+        raise RequestError(403, "texts_not_for_keys", _("Past texts are shown to signed-in staff only."),
+                           next=_("Sign in on the server's pages."))
+
+    def read() -> list[Any]:
+        with shop.database.reading() as session:
+            return corrections.listed(session, bundles.find(session, who.business_id, name), after)
+
+    return {"corrections": [{field: getattr(one, field) for field in (
+        "id", "text", "label", "predicted", "confidence", "made_by", "created_at")} for one in await run_in_threadpool(read)]}
+
+
+async def opened(shop: Workshop, business_id: str, name: str) -> Service:
+    """The business's bundle of this name, ready to answer. Raises BundleError, BaseError, StorageError."""
+    known = shop.bundles.get((business_id, name))
+    if known is None:
+        known = shop.bundles.keep((business_id, name), await run_in_threadpool(_find, shop, business_id, name))
+    held = shop.engine.held(known[1])
+    return held if held is not None else await run_in_threadpool(shop.engine.open, known[1])
+
+
+async def told(shop: Workshop, service: Service, texts: list[str], business_id: str) -> list[Prediction]:
+    """Predictions, waited for as long as is bearable. Raises BusyError, RequestError."""
+    future = shop.lanes.ask(service, texts, business_id)
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_SECONDS)
+    except TimeoutError:
+        raise RequestError(503, "too_long", _("The answer takes too long."), expected=_("at most {n} seconds").format(
+            n=round(ANSWER_SECONDS)), next=_("Ask about fewer texts at once.")) from None
+
+
+def _find(shop: Workshop, business_id: str, name: str) -> tuple[str, Path]:
+    with shop.database.reading() as session:
+        entry = bundles.find(session, business_id, name)
+    return entry.id, bundles.folder_of(entry, shop.home)
+
+
+def _shown(shop: Workshop, name: str, created_at: Any, folder: str) -> dict[str, Any] | None:
+    """A bundle in the list; one that cannot be opened now is left out, as it could not be asked either."""
+    try:
+        service = shop.engine.open(shop.home / folder)
+    except BundleError:
+        return None
+    return {"name": name, "task": service.bundle.facts["task"], "labels": list(service.labels.names),
+            "qualified": service.qualified, "created_at": created_at}

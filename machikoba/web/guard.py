@@ -1,0 +1,118 @@
+"""What every request passes first: the right host, a bounded size and time, no other site's form, safe headers back."""
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from machikoba.language import LANGUAGES, _, use_language
+from machikoba.web.problems import RequestError, StoppedReading, answer
+
+MOST_BYTES = 4 << 20  # of a body
+MOST_UPLOAD_BYTES = 64 << 20  # of a body with a file
+UPLOADS = ("/v1/tasks",)
+BODY_SECONDS = 30.0  # until the whole body is here
+UPLOAD_SECONDS = 600.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SAFE = ("GET", "HEAD", "OPTIONS")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()", "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+}
+
+
+class Guard:
+    """ASGI middleware. hosts: names under which the server may be asked, without ports."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self.app, self.hosts = app, frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        use_language(_preferred(headers.get("accept-language", "")))
+
+        async def safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                found = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    found.setdefault(name, value)
+            await send(message)
+
+        refused = self._refused(scope, headers)
+        if refused is not None:
+            await answer(refused)(scope, receive, safely)
+            return
+        upload = scope["path"] in UPLOADS
+        bounded = _Bounded(receive, MOST_UPLOAD_BYTES if upload else MOST_BYTES, UPLOAD_SECONDS if upload else BODY_SECONDS)
+        await self.app(scope, bounded, safely)
+
+    def _refused(self, scope: Scope, headers: Headers) -> RequestError | None:
+        host = headers.get("host", "")
+        if _name(host) not in self.hosts:
+            return RequestError(400, "host_unknown", _("This server does not go by that name."),
+                                expected=", ".join(sorted(self.hosts)), found=_name(host)[:100],
+                                next=_("Start the server with --public-name NAME."))
+        if scope["method"] not in SAFE:
+            origin = headers.get("origin")
+            foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+            if foreign or headers.get("sec-fetch-site") == "cross-site":
+                return RequestError(403, "other_site", _("Another site may not do this."), expected=host,
+                                    found=(origin or "")[:100], next=_("Do it on this server's own pages, or with a key."))
+        length = headers.get("content-length", "")
+        most = MOST_UPLOAD_BYTES if scope["path"] in UPLOADS else MOST_BYTES
+        if length.isdigit() and int(length) > most:
+            return too_large(most)
+        return None
+
+
+class _Bounded:
+    """The body, as long as it is small and quick enough. Raises StoppedReading where it is read."""
+
+    def __init__(self, receive: Receive, most_bytes: int, seconds: float) -> None:
+        self.receive, self.most_bytes, self.left = receive, most_bytes, most_bytes
+        self.until, self.whole = time.monotonic() + seconds, False
+
+    async def __call__(self) -> Message:
+        if self.whole:  # what comes now is only whether the client has gone
+            return await self.receive()
+        try:
+            message = await asyncio.wait_for(self.receive(), max(0.0, self.until - time.monotonic()))
+        except TimeoutError:
+            raise StoppedReading(RequestError(408, "too_slow", _("The request came too slowly."),
+                                              next=_("Try again on a better connection."))) from None
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise StoppedReading(too_large(self.most_bytes))
+        self.whole = not message.get("more_body", False)
+        return message
+
+
+def too_large(most_bytes: int) -> RequestError:
+    """What is said of a body that is too large."""
+    return RequestError(413, "too_large", _("The request is too large."),
+                        expected=_("at most {n} MiB").format(n=most_bytes >> 20), next=_("Send it in smaller parts."))
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    if host.startswith("["):
+        return host[1:host.find("]")].lower()
+    return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+
+
+def _preferred(accepted: str) -> str | None:
+    """The first of the languages that a client accepts which there is; None for the server's own."""
+    for part in accepted.split(","):
+        name = part.split(";")[0].strip().lower()[:2]
+        if name in LANGUAGES:
+            return name
+    return None

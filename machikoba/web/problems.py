@@ -1,0 +1,135 @@
+"""One error shape for every route: {"error": {code, message, expected, found, next}}, with the status that fits."""
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from machikoba.errors import (
+    AccessError,
+    BaseError,
+    BundleError,
+    DataError,
+    MachikobaError,
+    OptionError,
+    RequirementError,
+    StorageError,
+)
+from machikoba.language import _
+
+log = logging.getLogger("machikoba.web")
+# Of a code where there is an entry, else of the kind of error.
+BY_CODE = {
+    "key_unknown": 401, "key_expired": 401, "sign_in_needed": 401, "wrong_password": 401, "too_many_attempts": 429,
+    "business_unknown": 404, "person_unknown": 404, "mail_unusable": 422, "password_unusable": 422, "last_owner": 409,
+    "label_unknown": 409, "bundle_missing": 404, "bundle_unknown": 404, "disk_full": 507, "store_full": 507, "busy": 429}
+BY_KIND: tuple[tuple[type[MachikobaError], int], ...] = (
+    (AccessError, 403), (DataError, 422), (OptionError, 422), (BundleError, 503), (BaseError, 503), (StorageError, 503),
+    (RequirementError, 409))
+
+
+class RequestError(MachikobaError):
+    """The request itself cannot be used."""
+
+    def __init__(self, status: int, code: str, message: str, *, expected: str = "", found: str = "", next: str = "") -> None:
+        super().__init__(code, message, expected=expected, found=found, next=next)
+        self.status = status
+
+
+class StoppedReading(HTTPException):
+    """A problem met while the body is read, where only exceptions of this kind come through."""
+
+    def __init__(self, problem: RequestError) -> None:
+        super().__init__(problem.status, problem.message)
+        self.problem = problem
+
+
+class Told(BaseModel):
+    """What happened, and what to do now. `code` is the same in every language."""
+
+    code: str = Field(examples=["bundle_unknown"])
+    message: str = Field(examples=["There is no bundle of this name."])
+    expected: str = ""
+    found: str = ""
+    next: str = Field("", examples=["GET /v1/bundles lists those that are here."])
+
+
+class Problem(BaseModel):
+    error: Told
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These answers, for OpenAPI."""
+    return {status: {"model": Problem, "description": {
+        400: "The request cannot be read", 401: "Not signed in", 403: "Not allowed", 404: "Not here",
+        405: "Not this method", 408: "The request came too slowly", 409: "It conflicts with what is there", 413: "Too large",
+        415: "Not this content type", 422: "A value cannot be used", 429: "Too much at the moment", 503: "Not available now",
+        507: "The disk is full"}[status]} for status in statuses}
+
+
+def status_of(error: MachikobaError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, RequestError):
+        return error.status
+    return BY_CODE.get(error.code) or next((status for kind, status in BY_KIND if isinstance(error, kind)), 500)
+
+
+def answer(error: MachikobaError) -> JSONResponse:
+    """An error as a response. Where files and databases lie is the log's business, not the asker's."""
+    status, headers = status_of(error), {}
+    if isinstance(error, BundleError | BaseError | StorageError) and error.code != "bundle_unknown":
+        log.warning("%s: %s (%s)", error.code, error.message, error.found)
+        message = (_("The store cannot be used at the moment.") if isinstance(error, StorageError)
+                   else _("This bundle cannot be used at the moment."))
+        error = MachikobaError(error.code, message, next=_("Tell whoever looks after the server."))
+    patience = getattr(error, "retry_after_seconds", None)
+    if patience or status == 503:
+        headers["Retry-After"] = str(patience or 5)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": error.to_dict()}, status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` take the shape."""
+
+    async def ours(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, MachikobaError)
+        return answer(error)
+
+    async def theirs(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        if isinstance(error, StoppedReading):
+            return answer(error.problem)
+        codes = {400: ("request_unreadable", _("The request cannot be read.")),
+                 404: ("path_unknown", _("There is nothing here.")), 405: ("method_wrong", _("This cannot be done here."))}
+        code, message = codes.get(error.status_code, ("request_wrong", str(error.detail)))
+        made = answer(RequestError(error.status_code, code, message, next=_("/v1/openapi.json says what there is.")))
+        made.headers.update(error.headers or {})
+        return made
+
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        # Where and what is wrong, never the value: it may be a customer's text.
+        found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+        unreadable = any(one["type"] in ("json_invalid", "json_type") for one in error.errors())
+        if unreadable:
+            return answer(RequestError(400, "request_unreadable", _("The request cannot be read."), expected="JSON",
+                                       found=found, next=_("/v1/openapi.json says what there is.")))
+        return answer(RequestError(422, "request_wrong", _("A value in the request cannot be used."), found=found,
+                                   next=_("/v1/openapi.json says what there is.")))
+
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        log.error("unforeseen error at %s %s", request.method, request.scope.get("route_path", ""), exc_info=error)
+        return answer(RequestError(500, "unforeseen", _("Something went wrong here."),
+                                   next=_("Try again; if it stays so, look into the log.")))
+
+    app.add_exception_handler(MachikobaError, ours)
+    app.add_exception_handler(HTTPException, theirs)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, unforeseen)

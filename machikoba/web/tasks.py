@@ -1,0 +1,131 @@
+"""Routes of the work that takes minutes: start a tuning, follow it, stop it. The worker does it, not the server."""
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, UploadFile
+from fastapi import Path as InPath
+from fastapi.responses import JSONResponse
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from machikoba import files
+from machikoba.desk import bundles
+from machikoba.language import _
+from machikoba.store import jobs
+from machikoba.store.people import Visitor
+from machikoba.store.tables import Job, new_id
+from machikoba.web.access import Shop, Who
+from machikoba.web.once import IdempotencyKey, once
+from machikoba.web.problems import RequestError, documented
+from machikoba.web.shapes import Tasks, TaskShown
+from machikoba.web.workshop import Workshop
+
+FILES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".jsonl")
+MOST_WAITING = 20  # pieces of work of one business
+SHOWN = 100
+FIELDS = ("id", "kind", "state", "doing", "done", "total", "result", "error", "created_at", "started_at", "ended_at")
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+Numbered = Annotated[str, InPath(description="The task's id.", pattern=r"^[0-9a-f]{32}$", examples=["0" * 32])]
+Text = Annotated[str | None, Form(max_length=200)]
+
+
+@router.post("", summary="Start a tuning", status_code=201, response_model=None,
+             responses={201: {"model": TaskShown, "description": "It waits for the worker"},
+                        **documented(400, 401, 403, 408, 409, 413, 415, 422, 429, 503, 507)})
+async def start(file: UploadFile, name: Annotated[str, Form(min_length=1, max_length=100)], who: Who, shop: Shop,
+                text: Text = None, label: Text = None, none_label: Text = None, rungs: Text = None, budget: Text = None,
+                key: IdempotencyKey = None) -> JSONResponse:
+    """Takes a file of labelled messages and makes a bundle called `name` of it; the file is deleted when the work ends."""
+    who.must_be("owner")
+    bundles.check_name(name)
+    ending = Path(file.filename or "").suffix.lower()
+    if ending not in FILES:
+        raise RequestError(422, "file_unusable", _("This kind of file cannot be read."), expected=", ".join(FILES),
+                           found=ending[:20], next=_("Save it as .xlsx or .csv."))
+    options = {"name": name, "text": text, "label": label, "none_label": none_label, "rungs": rungs, "budget": budget}
+
+    def write() -> JSONResponse:
+        upload = upload_folder(shop.home, who.business_id) / f"{new_id()}{ending}"
+        with files.storing(upload):
+            upload.parent.mkdir(parents=True, exist_ok=True)
+            with files.draft_file(upload) as draft, draft.open("wb") as target:
+                shutil.copyfileobj(file.file, target)
+        try:
+            made = once(shop, who, key, "tune", [options, files.digest(upload)],
+                        lambda session: _add(session, who, options, upload))
+        except BaseException:
+            upload.unlink(missing_ok=True)
+            raise
+        if "Idempotent-Replay" in made.headers:
+            upload.unlink(missing_ok=True)
+        return made
+
+    return await run_in_threadpool(write)
+
+
+@router.get("", summary="List the tasks", response_model=Tasks, responses=documented(401, 403, 503))
+async def list_tasks(who: Who, shop: Shop) -> Any:
+    """The last hundred, newest first."""
+
+    def read() -> list[Job]:
+        with shop.database.reading() as session:
+            return list(session.scalars(select(Job).where(Job.business_id == who.business_id)
+                                        .order_by(Job.created_at.desc(), Job.id).limit(SHOWN)))
+
+    return {"tasks": [shown(job) for job in await run_in_threadpool(read)]}
+
+
+@router.get("/{task}", summary="Follow a task", response_model=TaskShown, responses=documented(401, 403, 404, 422, 503))
+async def follow(task: Numbered, who: Who, shop: Shop) -> Any:
+    """How far it is."""
+    return shown(await run_in_threadpool(_find, shop, who, task))
+
+
+@router.post("/{task}/cancel", summary="Stop a task", response_model=TaskShown, responses=documented(401, 403, 404, 422, 503))
+async def cancel(task: Numbered, who: Who, shop: Shop) -> Any:
+    """It stops as soon as the worker looks up; one that has ended stays as it is."""
+    who.must_be("owner")
+
+    def write() -> Job:
+        with shop.database.writing() as session:
+            job = session.get(Job, task)
+            if job is None or job.business_id != who.business_id:
+                raise _unknown()
+            jobs.cancel(session, job, who.who)
+            return job
+
+    return shown(await run_in_threadpool(write))
+
+
+def upload_folder(home: Path, business_id: str) -> Path:
+    """Where the files of a business wait for the worker."""
+    return home / "businesses" / business_id / "uploads"
+
+
+def shown(job: Job) -> dict[str, Any]:
+    """A task as the API shows it."""
+    return {field: getattr(job, field) for field in FIELDS}
+
+
+def _add(session: Any, who: Visitor, options: dict[str, Any], upload: Path) -> dict[str, Any]:
+    if jobs.waiting(session, who.business_id) >= MOST_WAITING:
+        raise RequestError(429, "tasks_waiting", _("Too many tasks are waiting."),
+                           expected=_("at most {n}").format(n=MOST_WAITING), next=_("Wait until one has ended, or stop one."))
+    job = jobs.add(session, who.business_id, "tune", {**options, "upload": upload.name}, who.who)
+    return TaskShown.model_validate(shown(job)).model_dump(mode="json")
+
+
+def _find(shop: Workshop, who: Visitor, task: str) -> Job:
+    with shop.database.reading() as session:
+        job = session.get(Job, task)
+    if job is None or job.business_id != who.business_id:
+        raise _unknown()
+    return job
+
+
+def _unknown() -> RequestError:
+    return RequestError(404, "task_unknown", _("There is no task of this number."),
+                        next=_("GET /v1/tasks lists those that are here."))

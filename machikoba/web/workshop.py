@@ -1,0 +1,71 @@
+"""What every request works with: the store, the engine and its lanes, and who has just been seen."""
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Generic, TypeVar
+
+from machikoba.engine.lanes import Lanes
+from machikoba.engine.runtime import Engine
+from machikoba.store.database import Database
+from machikoba.store.people import Visitor
+
+T = TypeVar("T")
+FRESH_SECONDS = 1.0  # how long a key that was ended may still open
+MOST_FRESH = 10_000
+
+
+class Fresh(Generic[T]):
+    """Answers of the store that are used again for a second, so that a busy client does not ask it each time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._known: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
+        self._clock, self._lock = clock, Lock()
+
+    def get(self, key: Hashable) -> T | None:
+        """What was kept within the last second."""
+        with self._lock:
+            found = self._known.get(key)
+            return found[1] if found and self._clock() - found[0] < FRESH_SECONDS else None
+
+    def keep(self, key: Hashable, value: T) -> T:
+        with self._lock:
+            self._known[key] = (self._clock(), value)
+            self._known.move_to_end(key)
+            if len(self._known) > MOST_FRESH:
+                self._known.popitem(last=False)
+        return value
+
+    def forget(self) -> None:
+        """Asks the store again from now on."""
+        with self._lock:
+            self._known.clear()
+
+
+@dataclass
+class Workshop:
+    """One running server. local: nobody has an account or a key and only this machine can ask, so whoever asks is the owner."""
+
+    home: Path
+    database: Database
+    engine: Engine
+    lanes: Lanes
+    local: bool
+    visitors: Fresh[Visitor] = field(default_factory=Fresh)
+    bundles: Fresh[tuple[str, Path]] = field(default_factory=Fresh)  # (business, name) -> id and folder
+    stopping: bool = False
+
+    @classmethod
+    def start(cls, home: Path, database: Database, local: bool) -> Workshop:
+        engine = Engine(home)
+        return cls(home, database, engine, Lanes(engine), local)
+
+    def close(self) -> None:
+        """Answers what was accepted, then lets go of everything."""
+        self.stopping = True
+        self.lanes.close()
+        self.database.close()

@@ -1,0 +1,152 @@
+"""The worker: takes jobs from the store one after the other, in a process of its own that may die at any moment."""
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from machikoba.desk import bundles
+from machikoba.errors import MachikobaError, StorageError
+from machikoba.language import _
+from machikoba.pack.bundle import SUFFIX, open_bundle
+from machikoba.store import jobs
+from machikoba.store.database import Database
+from machikoba.store.jobs import CancelledError, Lease, LostError
+from machikoba.tune.options import Options, seconds
+from machikoba.tune.run import tune
+
+log = logging.getLogger("machikoba.worker")
+NICENESS = 10  # whoever waits for an answer comes first
+BEAT_SECONDS = 10.0  # six of them to a lease
+LOOK_SECONDS = 1.0  # for new jobs
+Say = Callable[[str, int, int], None]
+
+
+class StoppedError(Exception):
+    """The worker shall end: the job goes back."""
+
+
+class Heart(threading.Thread):
+    """Keeps a lease while its job runs, however long a step takes without a word."""
+
+    def __init__(self, lease: Lease, stop: threading.Event) -> None:
+        super().__init__(name=f"heart {lease.job_id}", daemon=True)
+        self.lease, self.stop = lease, stop
+        self._now: tuple[str, int, int] = ("", 0, 0)
+        self._over = threading.Event()
+        self._reason: Exception | None = None
+
+    def say(self, doing: str, done: int, total: int) -> None:
+        """How far the job is. Raises LostError, CancelledError, StoppedError where it shall go no further."""
+        self._now = (doing, done, total)
+        if self._reason is not None:
+            raise self._reason
+        if self.stop.is_set():
+            raise StoppedError
+
+    def run(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                self.lease.beat(*self._now)
+            except (LostError, CancelledError) as error:
+                self._reason = error
+                return
+            except StorageError:
+                log.warning("job %s: the store did not answer; trying again", self.lease.job_id)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
+class Worker:
+    """Takes jobs until `stop` is set."""
+
+    def __init__(self, home: Path, database: Database, name: str, stop: threading.Event | None = None) -> None:
+        self.home, self.database, self.name = home, database, name
+        self.stop = stop or threading.Event()
+        self.kinds: dict[str, Callable[[Lease, Say], None]] = {"tune": self._tune}
+
+    def run(self) -> None:
+        """Works until it shall stop. A store that does not answer is asked again."""
+        if hasattr(os, "nice"):
+            os.nice(NICENESS)
+        while not self.stop.is_set():
+            try:
+                lease = jobs.take(self.database, self.name)
+            except StorageError:
+                log.warning("the store does not answer; trying again")
+                lease = None
+            if lease is None:
+                self.stop.wait(LOOK_SECONDS)
+            else:
+                self.work(lease)
+
+    def work(self, lease: Lease) -> None:
+        """One job, to its end or until it is lost, stopped or given back."""
+        heart = Heart(lease, self.stop)
+        heart.start()
+        began = time.monotonic()
+        log.info("job %s: %s, start %d", lease.job_id, lease.kind, lease.attempt)
+        try:
+            self.kinds[lease.kind](lease, heart.say)
+            log.info("job %s: done in %.0f s", lease.job_id, time.monotonic() - began)
+        except LostError:
+            log.warning("job %s: somebody else has it now", lease.job_id)
+        except CancelledError:
+            self._quietly(lease.stopped)
+            self._clear(lease)
+        except StoppedError:
+            self._quietly(lease.give_back)
+        except MachikobaError as error:
+            log.warning("job %s: %s", lease.job_id, error.code)
+            self._quietly(partial(lease.fail, error))
+            self._clear(lease)
+        except Exception:
+            log.exception("job %s: unforeseen error", lease.job_id)
+            unforeseen = MachikobaError("unforeseen", _("Something went wrong here."),
+                                        next=_("Try again; if it stays so, look into the log."))
+            self._quietly(partial(lease.fail, unforeseen))
+            self._clear(lease)
+        finally:
+            heart.end()
+
+    def _tune(self, lease: Lease, say: Say) -> None:
+        """A file becomes a bundle with a name. What an earlier start finished is not made again."""
+        wanted, folder = lease.options, self.home / "businesses" / lease.business_id
+        upload, out = folder / "uploads" / Path(wanted["upload"]).name, folder / "bundles" / f"{lease.job_id}{SUFFIX}"
+        if not out.exists():
+            given: dict[str, Any] = {name: wanted[name] for name in ("text", "label", "none_label") if wanted.get(name)}
+            if wanted.get("rungs"):
+                given["rungs"] = tuple(wanted["rungs"].split(","))
+            if wanted.get("budget"):
+                given["budget_seconds"] = seconds(wanted["budget"])
+            try:
+                tune(upload, Options(**given), out, say, resume=lease.attempt > 1)
+            except MachikobaError:
+                if not out.exists():  # a worker that had lost the job may have finished it in the meantime
+                    raise
+        proof = open_bundle(out).proof()
+        with self.database.writing() as session:
+            bundles.add(session, lease.business_id, wanted["name"], out, self.home, lease.made_by)
+            lease.finish({"bundle": wanted["name"], "status": proof["status"], "test": proof.get("test")}, session)
+        self._clear(lease)
+
+    def _clear(self, lease: Lease) -> None:
+        """Deletes the file that the job was for: nothing of a customer stays longer than it is needed."""
+        if name := lease.options.get("upload"):
+            (self.home / "businesses" / lease.business_id / "uploads" / Path(name).name).unlink(missing_ok=True)
+
+    def _quietly(self, say: Callable[[], None]) -> None:
+        """A last word that may come too late; if the store does not hear it, the lease runs out instead."""
+        try:
+            say()
+        except LostError:
+            log.warning("a job was lost before its end was told")
+        except StorageError:
+            log.warning("the store did not hear how a job ended; its lease will run out")

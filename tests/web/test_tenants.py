@@ -1,0 +1,188 @@
+"""Two businesses on one server: whatever either does, no word of the other ever comes to it."""
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from machikoba.desk import bundles
+from machikoba.store import people
+from machikoba.store.database import Database, default_url
+from machikoba.store.migrations import upgrade
+from machikoba.store.tables import BundleEntry, Correction, Invitation, Job, Key
+from machikoba.web.app import create_app
+from machikoba.web.workshop import Workshop
+
+PASSWORD = "yama-kawa-umi-sora"
+LABELS = ["parking", "food", "bath", "room"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bundle(made):
+    Businesses.made = made.path
+
+
+class Heard(logging.Handler):
+    """Everything that is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+
+
+class Side:
+    """One business: its clients, and the canaries that only it may see."""
+
+    def __init__(self, machine, name):
+        self.name, self.canaries, self.seen = name, {f"canary-{name}-business"}, []
+        with machine.shop.database.writing() as session:
+            business = people.add_business(session, f"canary-{name}-business", "console")
+            self.id = business.id
+            folder = machine.shop.home / "businesses" / business.id / "bundles" / "1.bundle"
+            shutil.copytree(machine.made, folder)
+            bundles.add(session, business.id, "inquiries", folder, machine.shop.home, "console")
+            bundles.add(session, business.id, f"canary-{name}-bundle", folder, machine.shop.home, "console")
+            invitation = people.invite(session, business.id, "owner", "console")
+            self.key = people.add_key(session, business.id, f"canary-{name}-key", "staff", "console")[1]
+        self.canaries |= {f"canary-{name}-bundle", f"canary-{name}-key", f"canary-{name}@example.jp", f"canary-{name}-person",
+                          self.key, self.id}
+        self.browser = TestClient(machine.app, raise_server_exceptions=False)
+        opened = self.browser.post("/v1/accounts", json={"token": invitation, "mail": f"canary-{name}@example.jp",
+                                                         "name": f"canary-{name}-person", "password": PASSWORD})
+        self.csrf = {"X-Machikoba-CSRF": opened.json()["csrf"]}
+        self.program = TestClient(machine.app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {self.key}"})
+
+    def ask(self, method, path, as_person, **options):
+        client = self.browser if as_person else self.program
+        headers = {**(self.csrf if as_person else {}), **options.pop("headers", {})}
+        answer = client.request(method, path, headers=headers, **options)
+        assert answer.status_code < 500, (method, path, answer.text)
+        self.seen.append(f"{answer.status_code} {answer.headers} {answer.text}")
+        return answer
+
+
+class Businesses(RuleBasedStateMachine):
+    made: Path
+    count = itertools.count()
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        home = Path(self.folder.name)
+        database = Database(default_url(home))
+        upgrade(database)
+        self.shop = Workshop.start(home, database, local=False)
+        self.app = create_app(self.shop, ["testserver"])
+        self.log = Heard()
+        logging.getLogger().addHandler(self.log)
+        self.sides = [Side(self, "a"), Side(self, "b")]
+
+    def teardown(self):
+        logging.getLogger().removeHandler(self.log)
+        self.shop.close()
+        self.folder.cleanup()
+
+    def ids(self, kind, side):
+        """Ids of the other side's rows, guessed by somebody who saw them."""
+        other = self.sides[1 - self.sides.index(side)]
+        with self.shop.database.reading() as session:
+            return [row.id for row in session.scalars(select(kind).where(kind.business_id == other.id))] or ["0" * 32]
+
+    sides_ = st.sampled_from([0, 1])
+
+    @rule(which=sides_, as_person=st.booleans(), label=st.sampled_from(LABELS), key=st.sampled_from(["1", "2", None]))
+    def correct(self, which, as_person, label, key):
+        side = self.sides[which]
+        canary = f"canary-{side.name}-text-{next(self.count)}"
+        answer = side.ask("POST", "/v1/bundles/inquiries/corrections", as_person, json={"text": canary, "label": label},
+                          headers={"Idempotency-Key": key} if key else {})
+        if answer.status_code == 201:
+            side.canaries |= {canary, answer.json()["id"]}
+
+    @rule(which=sides_, as_person=st.booleans(),
+          name=st.sampled_from(["inquiries", "canary-a-bundle", "canary-b-bundle", "none"]))
+    def predict(self, which, as_person, name):
+        side = self.sides[which]
+        text = f"canary-{side.name}-asked-{next(self.count)}"
+        side.canaries.add(text)
+        answer = side.ask("POST", f"/v1/bundles/{name}/predict", as_person, json={"texts": [text, "駐車場"]})
+        mine = name in ("inquiries", f"canary-{side.name}-bundle")
+        assert answer.status_code == (200 if mine else 404)
+        if not mine:  # the name that was asked for comes back; it is the asker's own word
+            side.seen[-1] = side.seen[-1].replace(name, "")
+
+    @rule(which=sides_, as_person=st.booleans(), path=st.sampled_from([
+        "/v1/bundles", "/v1/tasks", "/v1/keys", "/v1/people", "/v1/sign-ins", "/v1/bundles/inquiries/corrections", "/healthz",
+        "/v1/openapi.json", "/metrics", "/none"]))
+    def look(self, which, as_person, path):
+        self.sides[which].ask("GET", path, as_person)
+
+    @rule(which=sides_, data=st.data())
+    def reach_for_the_others(self, which, data):
+        side = self.sides[which]
+        key, job = data.draw(st.sampled_from(self.ids(Key, side))), data.draw(st.sampled_from(self.ids(Job, side)))
+        correction = data.draw(st.sampled_from(self.ids(Correction, side)))
+        with self.shop.database.reading() as session:
+            before = {one.id: one.ended_at for one in session.scalars(select(Key))}
+        for method, path in (("DELETE", f"/v1/keys/{key}"), ("GET", f"/v1/tasks/{job}"), ("POST", f"/v1/tasks/{job}/cancel")):
+            assert side.ask(method, path, True).status_code == 404
+        side.ask("GET", f"/v1/bundles/inquiries/corrections?after={correction}", True)
+        other = self.sides[1 - which]
+        assert side.ask("GET", "/v1/bundles", True, headers={"X-Machikoba-Business": other.id}).status_code == 404
+        with self.shop.database.reading() as session:
+            assert {one.id: one.ended_at for one in session.scalars(select(Key))} == before
+
+    @rule(which=sides_)
+    def upload(self, which):
+        side = self.sides[which]
+        canary = f"canary-{side.name}-file-{next(self.count)}"
+        answer = side.ask("POST", "/v1/tasks", True, data={"name": canary}, files={
+            "file": (f"{canary}.csv", f"text,label\n{canary},x\n".encode(), "text/csv")})
+        side.canaries.add(canary)
+        if answer.status_code == 201:
+            side.canaries.add(answer.json()["id"])
+
+    @rule(which=sides_)
+    def invite(self, which):
+        side = self.sides[which]
+        side.canaries.add(side.ask("POST", "/v1/invitations", True, json={"role": "viewer"}).json()["token"])
+
+    @rule(which=sides_)
+    def wrong_password(self, which):
+        side, other = self.sides[which], self.sides[1 - which]
+        answer = side.program.post("/v1/sign-ins", json={"mail": f"canary-{other.name}@example.jp", "password": "guess-guess"})
+        assert answer.status_code in (401, 429)
+        side.seen.append(answer.text)
+
+    @invariant()
+    def nothing_leaks(self):
+        if not hasattr(self, "sides"):
+            return
+        for side, other in (self.sides, self.sides[::-1]):
+            told = json.dumps(side.seen, ensure_ascii=False)
+            assert not [canary for canary in other.canaries if canary in told]
+            side.seen.clear()
+        logged = "\n".join(self.log.lines)
+        private = [canary for side in self.sides for canary in side.canaries
+                   if "-text-" in canary or "-asked-" in canary or "@" in canary or canary == side.key]
+        assert not [canary for canary in private if canary in logged]
+        with self.shop.database.reading() as session:
+            assert {row.business_id for row in session.scalars(select(BundleEntry))} == {side.id for side in self.sides}
+            assert all(row.role for row in session.scalars(select(Invitation)))
+
+
+TestBusinesses = Businesses.TestCase
+TestBusinesses.settings = settings(max_examples=8, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))

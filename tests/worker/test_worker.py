@@ -1,0 +1,181 @@
+"""The worker: from a file to a bundle with a name, through every kind of end."""
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from sqlalchemy import select
+
+from machikoba.desk import bundles
+from machikoba.engine.runtime import Engine
+from machikoba.store import jobs
+from machikoba.store.database import Database, default_url
+from machikoba.store.migrations import upgrade
+from machikoba.store.tables import BundleEntry, Business, Job
+from machikoba.worker import run
+from machikoba.worker.run import Worker
+from tests.conftest import messages, write_csv
+
+BUSINESS = "b" * 32
+
+
+@pytest.fixture
+def database(home):
+    made = Database(default_url(home))
+    upgrade(made)
+    with made.writing() as session:
+        session.add(Business(id=BUSINESS, name="Inn"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def worker(home, database):
+    return Worker(home, database, "w")
+
+
+def add(home, database, rows=None, **options):
+    """A tuning of some messages, as the API leaves it."""
+    folder = home / "businesses" / BUSINESS / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(folder / "u.csv", messages(120) if rows is None else rows)
+    with database.writing() as session:
+        return jobs.add(session, BUSINESS, "tune", {"name": "new", "upload": "u.csv", "rungs": "words", **options}, "person:1").id
+
+
+def look(database, job):
+    with database.reading() as session:
+        return session.get(Job, job)
+
+
+def uploads(home):
+    return list((home / "businesses" / BUSINESS / "uploads").iterdir())
+
+
+def test_a_file_becomes_a_bundle_that_answers(home, database, worker):
+    job = add(home, database)
+    worker.work(jobs.take(database, "w"))
+    found = look(database, job)
+    assert found.state == "done", found.error
+    assert found.result["bundle"] == "new"
+    with database.reading() as session:
+        entry = bundles.find(session, BUSINESS, "new")
+    service = Engine(home).open(bundles.folder_of(entry, home))
+    assert service.predict(["無料の駐車場"])[0].label == "parking"
+    assert uploads(home) == []
+
+
+def test_a_file_that_cannot_be_used(home, database, worker):
+    job = add(home, database, rows=[("a", "b")])
+    worker.work(jobs.take(database, "w"))
+    found = look(database, job)
+    assert found.state == "failed"
+    assert set(found.error) == {"code", "message", "expected", "found", "next"}
+    assert uploads(home) == []
+    assert not list((home / "businesses" / BUSINESS).glob("bundles/*"))
+
+
+def test_an_unforeseen_error_ends_the_job_and_not_the_worker(home, database, worker):
+    def broken(_lease, _say):
+        raise ZeroDivisionError
+
+    worker.kinds["tune"] = broken
+    job = add(home, database)
+    worker.work(jobs.take(database, "w"))
+    assert (look(database, job).state, look(database, job).error["code"]) == ("failed", "unforeseen")
+
+
+def test_what_an_earlier_start_finished_is_not_made_again(home, database, worker, monkeypatch):
+    job = add(home, database)
+    monkeypatch.setattr(bundles, "add", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        worker.work(jobs.take(database, "w"))  # it dies between the rename and the commit
+    monkeypatch.undo()
+    os.environ["MACHIKOBA_HOME"] = str(home)
+    jobs.release(database, "w")
+    monkeypatch.setattr(run, "tune", lambda *_args, **_options: pytest.fail("tuned again"))
+    worker.work(jobs.take(database, "w"))
+    assert look(database, job).state == "done"
+    with database.reading() as session:
+        assert len(session.scalars(select(BundleEntry)).all()) == 1
+
+
+def waiting(said):
+    """A kind of work that speaks until it is told to stop."""
+    def work(_lease, say):
+        said.set()
+        for _ in range(2_000):
+            say("x", 0, 1)
+            time.sleep(0.005)
+
+    return work
+
+
+def test_a_shutdown_gives_the_job_back(home, database, worker):
+    said = threading.Event()
+    worker.kinds["tune"] = waiting(said)
+    job = add(home, database)
+    thread = threading.Thread(target=worker.work, args=(jobs.take(database, "w"),))
+    thread.start()
+    said.wait(5)
+    worker.stop.set()
+    thread.join(10)
+    assert (look(database, job).state, look(database, job).crashes) == ("queued", 0)
+    assert len(uploads(home)) == 1
+
+
+@pytest.mark.parametrize("how", ["cancel", "lose"])
+def test_a_heart_that_hears_of_the_end_stops_the_work(home, database, worker, monkeypatch, how):
+    monkeypatch.setattr(run, "BEAT_SECONDS", 0.01)
+    said = threading.Event()
+    worker.kinds["tune"] = waiting(said)
+    job = add(home, database)
+    thread = threading.Thread(target=worker.work, args=(jobs.take(database, "w"),))
+    thread.start()
+    said.wait(5)
+    if how == "cancel":
+        with database.writing() as session:
+            jobs.cancel(session, session.get(Job, job), "person:1")
+    else:
+        jobs.release(database, "w")
+        assert jobs.take(database, "other").attempt == 2
+    thread.join(10)
+    assert not thread.is_alive()
+    assert look(database, job).state == ("cancelled" if how == "cancel" else "running")
+
+
+def killed(home, delay):
+    """A worker process that is killed after `delay` seconds."""
+    process = subprocess.Popen([sys.executable, "-m", "machikoba", "worker", "--name", "victim"],
+                               env=os.environ | {"MACHIKOBA_HOME": str(home)}, stderr=subprocess.DEVNULL)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def kill_and_finish(home, database, worker, delays):
+    for number, delay in enumerate(delays):
+        job = add(home, database, name=f"b{number}")
+        killed(home, delay)
+        jobs.release(database, "victim")
+        while lease := jobs.take(database, "w"):
+            worker.work(lease)
+        assert look(database, job).state == "done", look(database, job).error
+        with database.reading() as session:
+            assert bundles.find(session, BUSINESS, f"b{number}")
+    folder = home / "businesses" / BUSINESS / "bundles"
+    assert len(list(folder.iterdir())) == len(delays), "nothing half-made stays"
+
+
+def test_killed_workers_lose_nothing(home, database, worker):
+    kill_and_finish(home, database, worker, [0.8, 1.6, 2.4, 3.2, 4.0])
+
+
+@pytest.mark.slow
+def test_fifty_killed_workers_lose_nothing(home, database, worker):
+    kill_and_finish(home, database, worker, [0.5 + 0.08 * i for i in range(50)])
