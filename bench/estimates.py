@@ -1,6 +1,6 @@
 """Do the estimates hold? Every step alone, from file to bundle, on five public sets and two bases: seconds told and taken.
 
-    python bench/estimates.py      about fifteen minutes
+    python bench/estimates.py      about thirty-five minutes
 
 An estimate holds within 30% or 3 seconds. What would take long is told again after a dry run of two batches, before it starts.
 """

@@ -95,7 +95,9 @@ async def cancel(task: Numbered, who: Who, shop: Shop) -> Any:
             if job is None or job.business_id != who.business_id:
                 raise _unknown()
             jobs.cancel(session, job, who.who)
-            return job
+        if job.state == "cancelled":  # no worker has it, so nobody else deletes what was sent
+            (upload_folder(shop.home, who.business_id) / Path(job.options["upload"]).name).unlink(missing_ok=True)
+        return job
 
     return shown(await run_in_threadpool(write))
 

@@ -275,6 +275,7 @@ def test_tasks_from_file_to_queue(client, shop, inn):
     task = answer.json()["id"]
     assert client.get(f"/v1/tasks/{task}").json()["state"] == "queued"
     assert client.post(f"/v1/tasks/{task}/cancel", headers=csrf).json()["state"] == "cancelled"
+    assert not uploads[0].exists()
     assert [one["id"] for one in client.get("/v1/tasks").json()["tasks"]] == [task]
     wrong = client.post("/v1/tasks", headers=csrf, data={"name": "new"}, files={"file": ("a.exe", b"MZ", "text/csv")})
     assert (wrong.status_code, code(wrong)) == (422, "file_unusable")
