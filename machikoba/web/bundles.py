@@ -19,12 +19,12 @@ from machikoba.tasks.classify import Prediction
 from machikoba.web.access import Shop, Who
 from machikoba.web.once import IdempotencyKey, once
 from machikoba.web.problems import RequestError, documented
-from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions
+from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions, Storable
 from machikoba.web.workshop import Workshop
 
 ANSWER_SECONDS = 30.0  # until an answer is there, or whoever asked is told to come again
 router = APIRouter(prefix="/v1/bundles", tags=["bundles"])
-Named = Annotated[str, InPath(description="The bundle's name.", min_length=1, max_length=100, examples=["inquiries"])]
+Named = Annotated[Storable, InPath(description="The bundle's name.", min_length=1, max_length=100, examples=["inquiries"])]
 
 
 @router.get("", summary="List the bundles", response_model=Bundles, responses=documented(401, 403, 503))

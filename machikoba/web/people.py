@@ -16,23 +16,23 @@ from machikoba.store import people
 from machikoba.store.tables import Membership, Person, SignIn
 from machikoba.web.access import COOKIE, Shop, Who, csrf_of
 from machikoba.web.problems import RequestError, documented
-from machikoba.web.shapes import Asked, Name, Role
+from machikoba.web.shapes import Asked, Name, Role, Storable
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(prefix="/v1", tags=["people"])
 Numbered = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$", examples=["0" * 32])]
-Password = Annotated[str, Field(max_length=1_000, examples=["yama-kawa-umi-sora"])]
+Password = Annotated[Storable, Field(max_length=1_000, examples=["yama-kawa-umi-sora"])]
 
 
 class AccountAsked(Asked):
-    token: Annotated[str, Field(max_length=200)]
-    mail: Annotated[str, Field(max_length=254, examples=["aoki@example.jp"])]
+    token: Annotated[Storable, Field(max_length=200)]
+    mail: Annotated[Storable, Field(max_length=254, examples=["aoki@example.jp"])]
     name: Name
     password: Password
 
 
 class SignInAsked(Asked):
-    mail: Annotated[str, Field(max_length=254)]
+    mail: Annotated[Storable, Field(max_length=254)]
     password: Password
 
 

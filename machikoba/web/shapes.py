@@ -11,15 +11,16 @@ MOST_TEXTS, LONGEST_TEXT = 1_000, 20_000  # texts in a request; characters of on
 
 def _storable(text: str) -> str:
     text.encode()  # half a character pair is a ValueError of its own kind
-    return text.replace("\x00", "")  # which no database keeps, and nobody types
+    return text.replace("\x00", "\ufffd")  # which not every database keeps, and nobody types
 
 
 def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number  # to JSON, 30.0 is an integer too
 
 
-Message = Annotated[str, AfterValidator(_storable), Field(max_length=LONGEST_TEXT)]
-Name = Annotated[str, AfterValidator(_storable), Field(min_length=1, max_length=100)]
+Storable = Annotated[str, AfterValidator(_storable)]
+Message = Annotated[Storable, Field(max_length=LONGEST_TEXT)]
+Name = Annotated[Storable, Field(min_length=1, max_length=100)]
 Role = Literal["owner", "staff", "viewer"]
 
 

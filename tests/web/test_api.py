@@ -89,6 +89,14 @@ def test_bodies_that_cannot_be_used(client, inn, body, status):
     assert status == 200 or code(answer)
 
 
+def test_no_characters_that_a_database_refuses(client, inn):
+    for body in (b'{"mail": "\\ud800@b.jp", "password": "x"}', b'{"mail": "a\\u0000@b.jp", "password": "\\u0000"}'):
+        answer = client.post("/v1/sign-ins", headers={"Content-Type": "application/json"}, content=body)
+        assert answer.status_code in (401, 422)
+    kept = client.post(CORRECT, headers=inn.staff, json={"text": "a\0b", "label": "parking", "predicted": "\0"})
+    assert kept.status_code == 201
+
+
 def test_no_customers_text_comes_back_in_an_error(client, inn):
     answer = client.post(ASK, headers=inn.staff, json={"texts": [{"secret": "090-1234-5678"}]})
     assert answer.status_code == 422
