@@ -38,7 +38,7 @@ class Database:
         else:
             options["connect_args"] = {"connect_timeout": WAIT_SECONDS, "options": f"-c lock_timeout={WAIT_SECONDS}s"}
         try:
-            self.engine: Engine = create_engine(self.url, **options)
+            self.engine: Engine = create_engine(self.url, hide_parameters=True, **options)
         except ModuleNotFoundError as error:
             raise OptionError("database_driver_missing", _("The driver for this database is not installed."),
                               expected="psycopg", found=str(error.name),

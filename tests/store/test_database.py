@@ -7,7 +7,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from machikoba.errors import OptionError, StorageError
 from machikoba.store import migrations
@@ -140,3 +141,9 @@ def test_a_password_is_in_no_message():
     with pytest.raises(StorageError) as caught, database.reading() as session:
         session.scalars(select(Business)).all()
     assert "geheim" not in str(caught.value.to_dict())
+
+
+def test_no_text_that_was_to_be_stored_is_in_an_error(database, business):
+    with pytest.raises(IntegrityError) as caught, database.writing() as session:
+        session.execute(insert(Business).values(id=business, name="090-1234-5678"))
+    assert "090" not in str(caught.value)
