@@ -34,7 +34,7 @@ def serve(
 
     database = here()
     given = [find_bundle(name, home()).resolve() for name in bundle or []]
-    shop, token = prepare(home(), database, given, host, business)
+    shop, token = prepare(home(), database, given, host, public_name or [], business)
     lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
     if token:
         lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))

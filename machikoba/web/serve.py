@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from machikoba.desk import bundles
-from machikoba.errors import RequirementError
+from machikoba.errors import RequirementError, StorageError
 from machikoba.language import _
 from machikoba.pack.bundle import list_bundles
 from machikoba.store import jobs, people
@@ -32,7 +33,8 @@ MOST_CONNECTIONS = 1_000
 RESTART_SECONDS = 2.0
 
 
-def prepare(home: Path, database: Database, given: list[Path], host: str, business_name: str) -> tuple[Workshop, str | None]:
+def prepare(home: Path, database: Database, given: list[Path], host: str, names: list[str],
+            business_name: str) -> tuple[Workshop, str | None]:
     """A workshop with its store brought up to date and its bundles named, and the token for the first owner's account.
 
     Raises StorageError; RequirementError, host_open, where others could ask a server that knows nobody.
@@ -49,7 +51,8 @@ def prepare(home: Path, database: Database, given: list[Path], host: str, busine
         first = session.query(Business).order_by(Business.created_at).first()
         assert first is not None
         bundles.adopt(session, first.id, [*given, *(bundle.path for bundle in list_bundles(home))], home)
-    return Workshop.start(home, database, local=not guarded and host in LOOPBACK), token
+    # Behind a proxy on this machine every visitor seems to come from it: a public name tells of one.
+    return Workshop.start(home, database, local=not guarded and host in LOOPBACK and not names), token
 
 
 class _Patient(H11Protocol):
@@ -113,7 +116,8 @@ class Supervisor(threading.Thread):
             self._process = subprocess.Popen([sys.executable, "-m", "machikoba", "worker", "--name", name], env=environment)
             self._process.wait()
             if not self._over.is_set():
-                jobs.release(self.database, name)
+                with contextlib.suppress(StorageError):  # then the lease runs out instead
+                    jobs.release(self.database, name)
                 self._over.wait(RESTART_SECONDS)
 
     def end(self) -> None:

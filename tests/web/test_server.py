@@ -89,6 +89,11 @@ def test_with_a_key_it_opens_to_others_and_the_owner_needs_one_too(start, home, 
     assert ask(port, ["駐車場"], headers={"Authorization": f"Bearer {secret}"}).status_code == 200
 
 
+def test_behind_a_public_name_nobody_is_taken_for_the_owner(start, port):
+    start("--no-worker", "--public-name", "office.example")
+    assert ask(port, ["駐車場"]).status_code == 401
+
+
 def test_two_on_one_port(start, port):
     start("--no-worker")
     second = start("--no-worker", wait=False)
