@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 
 from argon2 import PasswordHasher
@@ -156,6 +156,13 @@ def signed_in(session: Session, token: str) -> tuple[SignIn, Person] | None:
     return found, person
 
 
+def note_use(session: Session, sign_in_id: str) -> None:
+    """Remembers that a sign-in is in use."""
+    found = session.get(SignIn, sign_in_id)
+    if found is not None:
+        found.seen_at = now()
+
+
 def visitor(session: Session, person: Person, business_id: str | None) -> Visitor:
     """What `person` is in a business: the one named, else the first. Raises AccessError, business_unknown.
 
@@ -233,8 +240,8 @@ def end_key(session: Session, business_id: str, key_id: str, actor: str) -> bool
     return True
 
 
-def key_visitor(session: Session, secret: str) -> tuple[Visitor, datetime | None]:
-    """Whose key this is, and until when. Raises AccessError: key_unknown, key_expired."""
+def key_visitor(session: Session, secret: str) -> Visitor:
+    """Whose key this is. Raises AccessError: key_unknown, key_expired."""
     key = session.scalars(select(Key).where(Key.token == digest(secret))).first()
     if key is None or key.ended_at is not None:
         raise AccessError("key_unknown", _("This key opens nothing."), expected=_("a key that is in use"), found="",
@@ -242,7 +249,7 @@ def key_visitor(session: Session, secret: str) -> tuple[Visitor, datetime | None
     if key.expires_at is not None and key.expires_at <= now():
         raise AccessError("key_expired", _("This key is no longer valid."), expected="", found=key.expires_at.date().isoformat(),
                           next=_("Ask the owner of the business for a new one."))
-    return Visitor(f"key:{key.id}", key.business_id, key.role), key.expires_at
+    return Visitor(f"key:{key.id}", key.business_id, key.role)
 
 
 def guarded(session: Session) -> bool:

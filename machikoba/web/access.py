@@ -12,7 +12,7 @@ from machikoba.errors import AccessError
 from machikoba.language import _
 from machikoba.store import people
 from machikoba.store.people import Visitor
-from machikoba.store.tables import Business
+from machikoba.store.tables import Business, now
 from machikoba.web.guard import SAFE
 from machikoba.web.workshop import Workshop
 
@@ -56,7 +56,7 @@ Shop = Annotated[Workshop, Depends(workshop)]
 
 def _by_key(shop: Workshop, secret: str) -> Visitor:
     with shop.database.reading() as session:
-        return people.key_visitor(session, secret)[0]
+        return people.key_visitor(session, secret)
 
 
 def _by_cookie(shop: Workshop, cookie: str, business: str | None) -> Visitor:
@@ -64,7 +64,11 @@ def _by_cookie(shop: Workshop, cookie: str, business: str | None) -> Visitor:
         found = people.signed_in(session, cookie)
         if found is None:
             raise _unknown()
-        return people.visitor(session, found[1], business)
+        found_visitor = people.visitor(session, found[1], business)
+    if now() - found[0].seen_at > people.SEEN_EVERY:
+        with shop.database.writing() as session:
+            people.note_use(session, found[0].id)
+    return found_visitor
 
 
 def _owner_here(shop: Workshop) -> Visitor:

@@ -166,7 +166,7 @@ def test_keys(database, business, monkeypatch):
         other = people.add_business(session, "Dental clinic", "console").id
         key, secret = people.add_key(session, business, "desk", "staff", "person:1", days=1)
         _key, lasting = people.add_key(session, business, "line", "staff", "person:1")
-        assert people.key_visitor(session, secret)[0] == people.Visitor(f"key:{key.id}", business, "staff")
+        assert people.key_visitor(session, secret) == people.Visitor(f"key:{key.id}", business, "staff")
         assert not people.end_key(session, other, key.id, "person:2"), "another business's key"
         refused("key_unknown", people.key_visitor, session, secret + "x")
     moment = now()

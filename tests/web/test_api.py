@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from machikoba.engine import lanes
 from machikoba.store import audit, people
-from machikoba.store.tables import Correction, Entry, Key, now
+from machikoba.store.tables import Correction, Entry, Key, SignIn, now
 from machikoba.web import guard
 
 ASK = "/v1/bundles/inquiries/predict"
@@ -212,7 +212,11 @@ def test_an_account_from_invitation_to_sign_out(client, shop, inn):
     assert client.delete(f"/v1/keys/{made.json()['id']}", headers=csrf).status_code == 204
     assert code(client.get("/v1/bundles", headers={"Authorization": f"Bearer {secret}"})) == "key_unknown"
     assert [one["mail"] for one in client.get("/v1/people").json()["people"]] == ["a@example.jp"]
-    assert len(client.get("/v1/sign-ins").json()["sign_ins"]) == 1
+    with shop.database.writing() as session:
+        session.scalars(select(SignIn)).one().seen_at -= timedelta(hours=1)
+    client.get("/v1/people")
+    sign_in = client.get("/v1/sign-ins").json()["sign_ins"][0]
+    assert sign_in["seen_at"] >= sign_in["created_at"]
     client.post(CORRECT, headers=csrf, json={"text": "大型バイク", "label": "parking"})
     assert [one["text"] for one in client.get(CORRECT).json()["corrections"]] == ["大型バイク"]
     kept = dict(client.cookies)
