@@ -122,7 +122,7 @@ class SharedTrunk:
     def pool(self, texts: Sequence[str], readings: Sequence[Reading]) -> list[np.ndarray]:
         """Features (d,) float32 of each text, read as `readings` (n,) says. Raises BaseError, BundleError.
 
-        What stands beside a text in its batch changes only the rounding (docs/log.md says how far).
+        What stands beside a text in its batch changes only the rounding.
         """
         encoded = self.trunk.tokens(texts)
         found: list[np.ndarray | None] = [None] * len(texts)

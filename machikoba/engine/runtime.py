@@ -174,7 +174,6 @@ class Engine:
             _path, (_stamp, service) = self._services.popitem(last=False)
             kept -= service.nbytes
 
-
     def _replayed(self, service: Service) -> bool:
         """Whether the certificate stands on this machine; remembered per bundle and machine."""
         memory = self.home / "cache" / "replays.json"

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from machikoba.desk import bundles, corrections
 from machikoba.engine.runtime import Service
-from machikoba.errors import BundleError, OptionError
+from machikoba.errors import BaseError, BundleError, OptionError
 from machikoba.language import _
 from machikoba.tasks.classify import Prediction
 from machikoba.web.access import Shop, Who
@@ -91,8 +91,8 @@ async def opened(shop: Workshop, business_id: str, name: str) -> Service:
     known = shop.bundles.get((business_id, name))
     if known is None:
         known = shop.bundles.keep((business_id, name), await run_in_threadpool(_find, shop, business_id, name))
-    held = shop.engine.held(known[1])
-    return held if held is not None else await run_in_threadpool(shop.engine.open, known[1])
+    held = shop.engine.held(known)
+    return held if held is not None else await run_in_threadpool(shop.engine.open, known)
 
 
 async def told(shop: Workshop, service: Service, texts: list[str], business_id: str) -> list[Prediction]:
@@ -105,17 +105,16 @@ async def told(shop: Workshop, service: Service, texts: list[str], business_id: 
             n=round(ANSWER_SECONDS)), next=_("Ask about fewer texts at once.")) from None
 
 
-def _find(shop: Workshop, business_id: str, name: str) -> tuple[str, Path]:
+def _find(shop: Workshop, business_id: str, name: str) -> Path:
     with shop.database.reading() as session:
-        entry = bundles.find(session, business_id, name)
-    return entry.id, bundles.folder_of(entry, shop.home)
+        return bundles.folder_of(bundles.find(session, business_id, name), shop.home)
 
 
 def _shown(shop: Workshop, name: str, created_at: Any, folder: str) -> dict[str, Any] | None:
     """A bundle in the list; one that cannot be opened now is left out, as it could not be asked either."""
     try:
         service = shop.engine.open(shop.home / folder)
-    except BundleError:
+    except (BundleError, BaseError):
         return None
     return {"name": name, "task": service.bundle.facts["task"], "labels": list(service.labels.names),
             "qualified": service.qualified, "created_at": created_at}

@@ -56,7 +56,7 @@ class Workshop:
     lanes: Lanes
     local: bool
     visitors: Fresh[Visitor] = field(default_factory=Fresh)
-    bundles: Fresh[tuple[str, Path]] = field(default_factory=Fresh)  # (business, name) -> id and folder
+    bundles: Fresh[Path] = field(default_factory=Fresh)  # (business, name) -> folder
     stopping: bool = False
 
     @classmethod

@@ -105,24 +105,26 @@ def test_what_an_earlier_start_finished_is_not_made_again(home, database, worker
         assert len(session.scalars(select(BundleEntry)).all()) == 1
 
 
-def waiting(said):
-    """A kind of work that speaks until it is told to stop."""
+def at_work(home, database, worker):
+    """A job that speaks until it is told to stop, and the thread that works on it."""
+    said = threading.Event()
+
     def work(_lease, say):
         said.set()
         for _ in range(2_000):
             say("x", 0, 1)
             time.sleep(0.005)
 
-    return work
-
-
-def test_a_shutdown_gives_the_job_back(home, database, worker):
-    said = threading.Event()
-    worker.kinds["tune"] = waiting(said)
+    worker.kinds["tune"] = work
     job = add(home, database)
     thread = threading.Thread(target=worker.work, args=(jobs.take(database, "w"),))
     thread.start()
     said.wait(5)
+    return job, thread
+
+
+def test_a_shutdown_gives_the_job_back(home, database, worker):
+    job, thread = at_work(home, database, worker)
     worker.stop.set()
     thread.join(10)
     assert (look(database, job).state, look(database, job).crashes) == ("queued", 0)
@@ -132,12 +134,7 @@ def test_a_shutdown_gives_the_job_back(home, database, worker):
 @pytest.mark.parametrize("how", ["cancel", "lose"])
 def test_a_heart_that_hears_of_the_end_stops_the_work(home, database, worker, monkeypatch, how):
     monkeypatch.setattr(run, "BEAT_SECONDS", 0.01)
-    said = threading.Event()
-    worker.kinds["tune"] = waiting(said)
-    job = add(home, database)
-    thread = threading.Thread(target=worker.work, args=(jobs.take(database, "w"),))
-    thread.start()
-    said.wait(5)
+    job, thread = at_work(home, database, worker)
     if how == "cancel":
         with database.writing() as session:
             jobs.cancel(session, session.get(Job, job), "person:1")
