@@ -8,23 +8,22 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from machikoba.desk import bundles
 from machikoba.errors import MachikobaError, StorageError
 from machikoba.language import _
-from machikoba.pack.bundle import SUFFIX, open_bundle
 from machikoba.store import jobs
 from machikoba.store.database import Database
 from machikoba.store.jobs import CancelledError, Lease, LostError
-from machikoba.tune.options import Options, seconds
-from machikoba.tune.run import tune
+from machikoba.tune.ladder import Say
+from machikoba.worker.tune import tune_upload
 
 log = logging.getLogger("machikoba.worker")
 NICENESS = 10  # whoever waits for an answer comes first
 BEAT_SECONDS = 10.0  # six of them to a lease
 LOOK_SECONDS = 1.0  # for new jobs
-Say = Callable[[str, int, int], None]
+# What is done for a job: given its lease, a way to say how far it is, and the home.
+Kind = Callable[[Lease, Say, Path], None]
+KINDS: dict[str, Kind] = {"tune": tune_upload}
 
 
 class StoppedError(Exception):
@@ -70,7 +69,7 @@ class Worker:
     def __init__(self, home: Path, database: Database, name: str, stop: threading.Event | None = None) -> None:
         self.home, self.database, self.name = home, database, name
         self.stop = stop or threading.Event()
-        self.kinds: dict[str, Callable[[Lease, Say], None]] = {"tune": self._tune}
+        self.kinds = dict(KINDS)
 
     def run(self) -> None:
         """Works until it shall stop. A store that does not answer is asked again."""
@@ -94,7 +93,8 @@ class Worker:
         began = time.monotonic()
         log.info("job %s: %s, start %d", lease.job_id, lease.kind, lease.attempt)
         try:
-            self.kinds[lease.kind](lease, heart.say)
+            self.kinds[lease.kind](lease, heart.say, self.home)
+            self._clear(lease)
             log.info("job %s: done in %.0f s", lease.job_id, time.monotonic() - began)
         except LostError:
             log.warning("job %s: somebody else has it now", lease.job_id)
@@ -115,27 +115,6 @@ class Worker:
             self._clear(lease)
         finally:
             heart.end()
-
-    def _tune(self, lease: Lease, say: Say) -> None:
-        """A file becomes a bundle with a name. What an earlier start finished is not made again."""
-        wanted, folder = lease.options, self.home / "businesses" / lease.business_id
-        upload, out = folder / "uploads" / Path(wanted["upload"]).name, folder / "bundles" / f"{lease.job_id}{SUFFIX}"
-        if not out.exists():
-            given: dict[str, Any] = {name: wanted[name] for name in ("text", "label", "none_label") if wanted.get(name)}
-            if wanted.get("rungs"):
-                given["rungs"] = tuple(wanted["rungs"].split(","))
-            if wanted.get("budget"):
-                given["budget_seconds"] = seconds(wanted["budget"])
-            try:
-                tune(upload, Options(**given), out, say, resume=lease.attempt > 1)
-            except MachikobaError:
-                if not out.exists():  # a worker that had lost the job may have finished it in the meantime
-                    raise
-        proof = open_bundle(out).proof()
-        with self.database.writing() as session:
-            bundles.add(session, lease.business_id, wanted["name"], out, self.home, lease.made_by)
-            lease.finish({"bundle": wanted["name"], "status": proof["status"], "test": proof.get("test")}, session)
-        self._clear(lease)
 
     def _clear(self, lease: Lease) -> None:
         """Deletes the file that the job was for: nothing of a customer stays longer than it is needed."""

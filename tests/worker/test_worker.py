@@ -18,6 +18,7 @@ from machikoba.store.database import Database, default_url
 from machikoba.store.migrations import upgrade
 from machikoba.store.tables import BundleEntry, Business, Job
 from machikoba.worker import run
+from machikoba.worker import tune as tuning
 from machikoba.worker.run import Worker
 from tests.conftest import messages, write_csv
 
@@ -81,7 +82,7 @@ def test_a_file_that_cannot_be_used(home, database, worker):
 
 
 def test_an_unforeseen_error_ends_the_job_and_not_the_worker(home, database, worker):
-    def broken(_lease, _say):
+    def broken(_lease, _say, _home):
         raise ZeroDivisionError
 
     worker.kinds["tune"] = broken
@@ -98,7 +99,7 @@ def test_what_an_earlier_start_finished_is_not_made_again(home, database, worker
     monkeypatch.undo()
     os.environ["MACHIKOBA_HOME"] = str(home)
     jobs.release(database, "w")
-    monkeypatch.setattr(run, "tune", lambda *_args, **_options: pytest.fail("tuned again"))
+    monkeypatch.setattr(tuning, "tune", lambda *_args, **_options: pytest.fail("tuned again"))
     worker.work(jobs.take(database, "w"))
     assert look(database, job).state == "done"
     with database.reading() as session:
@@ -109,7 +110,7 @@ def at_work(home, database, worker):
     """A job that speaks until it is told to stop, and the thread that works on it."""
     said = threading.Event()
 
-    def work(_lease, say):
+    def work(_lease, say, _home):
         said.set()
         for _ in range(2_000):
             say("x", 0, 1)
