@@ -3,7 +3,7 @@
     python bench/growth.py      about twenty-five minutes
 
 Messages are visitors' comments from Fukui (fukui_comments_to_2025, CC BY 4.0 by the Fukui tourism federation), their kind
-how satisfied the visitor was, for many kinds together with the area. Each figure is a process of its own, from file to
+whether the visitor was satisfied, neither, or dissatisfied; for many kinds how satisfied, together with the area. Each figure is a process of its own, from file to
 bundle; lengths are one model's time for one token in texts of that many tokens.
 """
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from harness import DATA, ROOT, machikoba, write_result, write_rows
 
+LEVELS = {"とても満足": "満足", "満足": "満足", "どちらでもない": "どちらでもない", "不満": "不満", "とても不満": "不満"}
 ROWS = (300, 1_000, 3_000, 10_000, 30_000, 100_000)
 TRAINED_ROWS = (300, 1_000, 3_000)  # training takes minutes where reading takes seconds
 LABELS = (2, 5, 10, 50, 150, 500)
@@ -84,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         by_rows, by_labels, by_length = [], [], []
-        plain = [(text, satisfied) for text, _area, satisfied in everything]
+        plain = [(text, LEVELS[satisfied]) for text, _area, satisfied in everything]
         for n in ROWS:
             some = plain[::max(1, len(plain) // n)][:n]
             by_rows.append(tuned(some, "words,features", folder))
