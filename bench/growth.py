@@ -3,8 +3,8 @@
     python bench/growth.py      about twenty-five minutes
 
 Messages are visitors' comments from Fukui (fukui_comments_to_2025, CC BY 4.0 by the Fukui tourism federation), their kind
-whether the visitor was satisfied, neither, or dissatisfied; for many kinds how satisfied, together with the area. Each figure is a process of its own, from file to
-bundle; lengths are one model's time for one token in texts of that many tokens.
+whether the visitor was satisfied, neither, or dissatisfied; for many kinds how satisfied, together with the area. Each figure
+is a process of its own, from file to bundle; lengths are one model's time for one token in texts of that many tokens.
 """
 from __future__ import annotations
 

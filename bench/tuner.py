@@ -51,7 +51,7 @@ weights = TokenWeights.learn([tuner.tokens[t] for t in texts])
 tuner.trunk.model  # loads the model, which the peers' clock does not count either
 wall, cpu = time.monotonic(), time.process_time()
 recipe = replace(recipe_for(len(texts), tuner.trunk.base.megaflops_per_token), epochs=epochs)
-losses = tuner.fit(texts, labels, len(names), recipe, weights, 0)
+losses = tuner.fit(texts, labels, recipe, weights, 0)
 wall, cpu = time.monotonic() - wall, time.process_time() - cpu
 tokens = epochs * sum(len(tuner.tokens[t]) for t in texts)
 useful = tokens * 4 * sum(g.weight.numel() for g in tuner.updates.groups) / wall / 1e9

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -93,6 +94,38 @@ def draft_file(target: Path) -> Iterator[Path]:
             draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Of all processes that come here with the same `path` one is in the block at a time; the others wait. Raises StorageError.
+
+    The system lets go when a process dies.
+    """
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(path.name + ".lock").open("ab")
+    with file:
+        _wait_for(file)
+        yield
+
+
+if os.name == "nt":
+    import msvcrt
+
+    def _wait_for(file: IO[bytes]) -> None:
+        file.seek(0)
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
+                return
+            except OSError:  # it tries for ten seconds only
+                continue
+else:
+    import fcntl
+
+    def _wait_for(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def digest(*paths: Path) -> str:

@@ -30,6 +30,11 @@ def peak_mib() -> int:
 def give_back() -> None:
     """Returns freed memory to the system: a tokenizer takes more than the model (glibc keeps it otherwise)."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Returns memory that is free already to the system."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library: only the peak of memory is higher
             ctypes.CDLL("libc.so.6").malloc_trim(0)

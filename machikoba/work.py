@@ -55,10 +55,11 @@ class WorkFolder:
 
     def save(self, key: str, tensors: Mapping[str, np.ndarray]) -> None:
         """Keeps `tensors` under `key`, whole or not at all. Raises StorageError."""
-        from safetensors.numpy import save
+        from safetensors.numpy import save_file
 
-        with files.draft_file(self._path(key)) as draft:
-            draft.write_bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+        path = self._path(key)
+        with files.draft_file(path) as draft, files.storing(path):
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, draft)
 
     def begin(self) -> None:
         """Forgets what an earlier run left here, and what nobody went on with elsewhere."""

@@ -31,7 +31,7 @@ class Checkpoint:
                 if f"{number}.exp_avg" in known:
                     state = {name: torch.from_numpy(known[f"{number}.{name}"]).to(parameter.device)
                              for name in ("exp_avg", "exp_avg_sq")}
-                    self.optimiser.state[parameter] = {"step": steps.clone(), **state}
+                    self.optimiser.state[parameter] = {"step": steps.to(parameter.device, copy=True), **state}
         return [float(loss) for loss in known["losses"]]
 
     def keep(self, losses: Sequence[float], finished: bool) -> None:

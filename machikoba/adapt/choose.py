@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from machikoba.adapt.closed_form import Kernel, fit_trust, logistic, ridge, targets, temperature
 from machikoba.adapt.contract import Train
-from machikoba.adapt.fitted.kernel import Anchors, Choice, Encode, KernelMachine, Likeness, blend, trust_inputs, unit_rows
+from machikoba.adapt.fitted.kernel import Anchors, Choice, Encode, KernelMachine, Likeness, blend, placed, trust_inputs
 from machikoba.adapt.fitted.ngrams import Ngrams
 from machikoba.records.split import folds
 
@@ -45,26 +45,33 @@ class Rows:
         features = None if self.features is None else self.features[rows]
         return Rows(self.train.subset(rows), features, self.standardise)
 
-    def anchors(self) -> Anchors:
-        """Every row as an anchor."""
-        counts = self.train.counts
-        ngrams = Ngrams.fit(counts)
-        words = ngrams.weigh(counts)
+    def seen_from(self, anchors: Anchors, at: slice | np.ndarray) -> tuple[csr_matrix, np.ndarray | None]:
+        """N-gram rows and placed features of the rows `at`, to be compared with `anchors` of the same messages or of a part."""
+        assert isinstance(anchors.ngrams, Ngrams)
+        words = anchors.ngrams.weigh(self.train.counts_at(at))
+        return words, None if self.features is None else anchors.place(self.features[at])
+
+    def anchors(self, seed: int) -> Anchors:
+        """The rows that carry the solution: all, or a random share of many. The n-grams, the centre and the spread are of all."""
+        n = len(self.train)
+        kept = np.arange(n)
+        if n > MAX_ANCHORS:
+            kept = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_ANCHORS])
+        ngrams = Ngrams.fit(self.train.counts)
+        words = ngrams.weigh(self.train.counts_at(kept))
         if self.features is None:
-            return Anchors(ngrams, np.arange(len(self.train)), words)
+            return Anchors(ngrams, kept, words)
         centre = self.features.mean(axis=0)
         scale = self.features.std(axis=0) + 1e-6 if self.standardise else np.ones_like(centre)
-        placed = unit_rows((self.features - centre) / scale)
-        return Anchors(ngrams, np.arange(len(self.train)), words, placed, centre, scale)
+        return Anchors(ngrams, kept, words, placed(self.features[kept], centre, scale), centre, scale)
 
     def fit(self, choice: Choice, seed: int, encode: Encode | None = None) -> KernelMachine:
         """A machine with the kernel, head and strength of `choice`; its confidence is not yet learnt."""
-        everything = self.anchors()
-        kept = _carrying(everything, seed)
-        among = kept.likeness(kept.words, kept.features, choice).kernel
-        kernel = among if kept is everything else KernelRows(kept, everything, choice)
+        anchors = self.anchors(seed)
+        among = anchors.likeness(anchors.words, anchors.features, choice).kernel
+        kernel = among if len(anchors) == len(self.train) else KernelRows(anchors, self, choice)
         weights, prior = solve(kernel, among, self.train, choice)
-        return KernelMachine(kept, weights, prior, np.zeros(0, np.float32), choice, encode)
+        return KernelMachine(anchors, weights, prior, np.zeros(0, np.float32), choice, encode)
 
 
 @dataclass(frozen=True)
@@ -72,15 +79,14 @@ class KernelRows:
     """The kernel between many rows and the anchors, computed as it is asked for: in memory at once it could be gigabytes."""
 
     anchors: Anchors
-    rows: Anchors
+    rows: Rows
     choice: Choice
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows.train)
 
     def __getitem__(self, at: slice | np.ndarray) -> np.ndarray:
-        features = None if self.rows.features is None else self.rows.features[at]
-        return self.anchors.likeness(self.rows.words[at], features, self.choice).kernel
+        return self.anchors.likeness(*self.rows.seen_from(self.anchors, at), self.choice).kernel
 
 
 def solve(kernel: Kernel, among: np.ndarray, train: Train, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
@@ -123,29 +129,18 @@ class Fold:
         return blend(*self.outside, choice)
 
 
-def _carrying(everything: Anchors, seed: int) -> Anchors:
-    """The anchors that carry the solution: all, or a random share of many."""
-    if len(everything) <= MAX_ANCHORS:
-        return everything
-    return everything.subset(np.sort(np.random.default_rng(seed).permutation(len(everything))[:MAX_ANCHORS]))
-
-
 def make_fold(rows: Rows, inside: np.ndarray, outside: np.ndarray, seed: int = 0) -> Fold:
     """The fold that learns from the rows `inside` and holds out the rows `outside`, on anchors as `Rows.fit` takes them."""
     learnt, held = rows.subset(inside), rows.subset(outside)
-    everything = learnt.anchors()
-    anchors = _carrying(everything, seed)
-    assert isinstance(anchors.ngrams, Ngrams)
-    words = anchors.ngrams.weigh(held.train.counts)
-    placed = None if held.features is None else anchors.place(held.features)
+    anchors = learnt.anchors(seed)
 
-    def halves(words: csr_matrix, placed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        found = anchors.likeness(words, placed, replace(FIRST, words=0.0))
+    def halves(words: csr_matrix, features: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        found = anchors.likeness(words, features, replace(FIRST, words=0.0))
         return found.words, found.features
 
     among = halves(anchors.words, anchors.features)
-    between = among if anchors is everything else halves(everything.words, everything.features)
-    return Fold(learnt.train, between, among, halves(words, placed), outside)
+    between = among if len(anchors) == len(inside) else halves(*learnt.seen_from(anchors, slice(None)))
+    return Fold(learnt.train, between, among, halves(*held.seen_from(anchors, slice(None))), outside)
 
 
 def inner_folds(rows: Rows, seed: int) -> list[Fold]:

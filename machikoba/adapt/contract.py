@@ -49,10 +49,12 @@ class Train:
     @property
     def counts(self) -> Counts:
         """The n-grams of each message, counted when they are first wanted, once for all subsets of the same examples."""
-        if self._part_of is None:
-            return self._counted
-        whole, mine = self._part_of
-        return whole._counted.subset(mine)
+        return self._counted if self._part_of is None else self.counts_at(slice(None))
+
+    def counts_at(self, rows: slice | np.ndarray) -> Counts:
+        """The n-grams of the messages at `rows`."""
+        whole, mine = self._part_of or (self, np.arange(len(self)))
+        return whole._counted.subset(mine[rows])
 
     @cached_property
     def _counted(self) -> Counts:

@@ -20,7 +20,7 @@ class FeaturesRung(ByFolds):
 
     def cross_fit(self, train: Train, seed: int, say: Say) -> OutOfFold:
         """The base reads every text once, before the folds ask for parts of them."""
-        self.encoder.layers(train.texts)
+        self.encoder.read(train.texts)
         return super().cross_fit(train, seed, say)
 
     def fit(self, train: Train, seed: int = 0) -> KernelMachine:

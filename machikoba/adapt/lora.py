@@ -41,8 +41,6 @@ MAX_LEARNT_ROWS = 8_192  # rows that the machine learns from when a training is 
 MAX_JUDGED_ROWS = 4_096  # rows on which it is then judged
 TRUST_PARTS = 5
 FEW_FOLDS, MANY_FOLDS = 3, 5  # of the many, one is held out and the others are not tried
-
-
 FROZEN = {"top": 0.5, "lora": 0.0}  # share of the blocks, from the lowest, that stay as they are
 
 
@@ -94,7 +92,7 @@ class LoraRung:
         """
         tuner, weights = self.bench.ready(train.texts)
         recipe = self.recipe(len(train))
-        per_token = tuner.rehearse(train.texts, train.labels, len(train.names), recipe, weights, seed)
+        per_token = tuner.rehearse(train.texts, train.labels, recipe, weights, seed)
         return per_token, tuner.padded(train.texts, recipe)
 
     def cross_fit(self, train: Train, seed: int, say: Say) -> OutOfFold:
@@ -110,7 +108,7 @@ class LoraRung:
         made: dict[float, list[Fold]] = {kept: [] for kept in KEPT}
         for fold in used:
             inside, outside = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
-            self._train(train.subset(inside), seed, partial(_part, say, fold, len(used)))
+            self._train(train.subset(inside), len(train), seed, partial(_part, say, fold, len(used)))
             inside, outside = _some(inside, MAX_LEARNT_ROWS, seed), _some(outside, MAX_JUDGED_ROWS, seed)
             chosen = np.concatenate([inside, outside])
             subset = train.subset(chosen)
@@ -133,7 +131,7 @@ class LoraRung:
         known = self._known
         assert known is not None
         tuner, weights = self.bench.ready(train.texts)
-        self._train(train, seed, say)
+        self._train(train, len(train), seed, say)
         tuner.keep(known.kept)
         version = tuner.version
 
@@ -150,9 +148,10 @@ class LoraRung:
     def _standardise(self) -> bool:
         return self.encoder.base.kind == "decoder"
 
-    def _train(self, train: Train, seed: int, step: Callable[[int, int], None]) -> None:
+    def _train(self, train: Train, n_rows: int, seed: int, step: Callable[[int, int], None]) -> None:
+        """n_rows: in all, of which `train` may be a part: what is judged is trained as the last one will be."""
         tuner, weights = self.bench.ready(train.texts)
-        tuner.fit(train.texts, train.labels, len(train.names), self.recipe(len(train)), weights, seed, step)
+        tuner.fit(train.texts, train.labels, self.recipe(n_rows), weights, seed, step)
 
     def _conclude(self, found: Judged, made: list[Fold], train: Train, reason: str, kept: float) -> OutOfFold:
         choice = replace(found.choice, reason=reason)

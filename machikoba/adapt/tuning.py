@@ -23,7 +23,9 @@ from machikoba.base.speed import Speed
 from machikoba.base.states import States
 from machikoba.base.tokens import TokenWeights
 from machikoba.base.trunk import Trunk, batches, width
-from machikoba.memory import give_back
+from machikoba.errors import BaseError
+from machikoba.language import _
+from machikoba.memory import give_back, trim
 from machikoba.work import NoWork, Work, key
 
 REHEARSED = 3  # epochs over two batches; the last is timed
@@ -53,13 +55,17 @@ class Tuner:
             self.trunk.drop_tokenizer()
             give_back()
 
-    def fit(self, texts: Sequence[str], labels: np.ndarray, n_labels: int, recipe: Recipe, weights: TokenWeights, seed: int,
+    def fit(self, texts: Sequence[str], labels: np.ndarray, recipe: Recipe, weights: TokenWeights, seed: int,
             step: Step = lambda *_: None) -> list[float]:
         """Trains new updates on `texts` with `labels` (n,) and leaves them in the trunk; the loss of every step.
 
         weights: how much each token counts in a message's features. Raises Diverged.
         """
         self.reset()
+        # A label without a row here, as where all of its messages are alike and held out, would have a direction of zero,
+        # whose gradient is so steep that the bound on all gradients together would leave nothing of the others.
+        present, labels = np.unique(labels, return_inverse=True)
+        n_labels = len(present)
         encoded = [self.tokens[text][:LONGEST_TRAINED] for text in texts]
         device = self.trunk.speed.device
         table = torch.from_numpy(weights.table(self.trunk.vocabulary)).to(device)
@@ -69,7 +75,7 @@ class Tuner:
         head, shift = torch.nn.Parameter(directions.to(device)), torch.nn.Parameter(torch.zeros(n_labels, device=device))
         wanted = torch.from_numpy(labels).to(device)
         self.updates = self._inject(recipe, seed)
-        give_back()  # layers that are computed together were copied together
+        trim()  # layers that are computed together were copied together
         place = key("fit", self.trunk.base.sha256, self.trunk.speed.dtype, self.trunk.speed.threads, recipe, seed, texts,
                     labels.tobytes(), weights.save())
         trained = [(self.updates.parameters(), recipe.rate), ([head, shift], recipe.head_rate)]
@@ -83,7 +89,7 @@ class Tuner:
         plan = schedule([len(ids) for ids in encoded], recipe, seed)
         return Descent(trained, recipe, self._work, place).run(plan, loss, len(texts), step)
 
-    def rehearse(self, texts: Sequence[str], labels: np.ndarray, n_labels: int, recipe: Recipe, weights: TokenWeights,
+    def rehearse(self, texts: Sequence[str], labels: np.ndarray, recipe: Recipe, weights: TokenWeights,
                  seed: int) -> float:
         """Seconds of training for each token, padding counted: two batches of these texts, until the libraries are warm."""
         order = np.random.default_rng(seed).permutation(len(texts))
@@ -93,7 +99,7 @@ class Tuner:
         work, known = self._work, dict(self._known)
         self._work = NoWork()
         try:
-            self.fit([texts[i] for i in rows], labels[rows], n_labels, replace(recipe, epochs=REHEARSED), weights, seed,
+            self.fit([texts[i] for i in rows], labels[rows], replace(recipe, epochs=REHEARSED), weights, seed,
                      lambda done, total: marks.append(time.monotonic()))
         finally:
             self._work, self._known, self._states = work, known, None  # it leaves no trace, not even in a rounding
@@ -118,8 +124,13 @@ class Tuner:
     def _inject(self, recipe: Recipe, seed: int) -> LoraUpdates:
         """Puts new updates into the trunk."""
         first = self._states.first if self._states else 0
-        linears = linears_of(self.trunk.blocks(first))
-        return LoraUpdates(self.trunk.model, linears, Shape(recipe.rank, recipe.alpha), seed)
+        updates = LoraUpdates(self.trunk.model, linears_of(self.trunk.blocks(first)), Shape(recipe.rank, recipe.alpha), seed)
+        if not updates.layers:
+            base = self.trunk.base
+            raise BaseError("base_not_tunable", _("{name} cannot be tuned: it has no layers of the usual kind.").format(
+                name=base.name), expected="torch.nn.Linear", found=str(base.config().get("model_type", "")),
+                next=_("Leave out the steps top and lora (--rungs words,features), or choose another --base."))
+        return updates
 
     def _below(self, first: int, encoded: Sequence[Sequence[int]]) -> States | None:
         """What enters block number `first`, with that of `encoded` computed; None where nothing stays frozen."""

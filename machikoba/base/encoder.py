@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class Encoder:
         self._known: dict[str, np.ndarray] = {}
         self.weights: TokenWeights | None = None
 
-    @property
+    @cached_property
     def speed(self) -> Speed:
         """The number format and threads in use."""
         return self._speed(self._home)
@@ -49,6 +50,12 @@ class Encoder:
 
     def layers(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Raw features (n, d) of `texts` by layer of the base."""
+        self.read(texts)
+        stacked = np.stack([self._known[text] for text in texts])
+        return {layer: stacked[:, i] for i, layer in enumerate(self.base.layers)}
+
+    def read(self, texts: Sequence[str]) -> None:
+        """Reads those of `texts` that it has not read yet."""
         fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
         if fresh:
             if self._trunk is None:
@@ -60,13 +67,11 @@ class Encoder:
             fresh.sort(key=len)
             for start in range(0, len(fresh), REPORTED):
                 block = fresh[start:start + REPORTED]
-                self._known.update(zip(block, self._read(block, self._trunk, self.weights), strict=True))
+                self._known.update(zip(block, self._features(block, self._trunk, self.weights), strict=True))
                 if self.progress:
                     self.progress(min(start + REPORTED, len(fresh)), len(fresh))
-        stacked = np.stack([self._known[text] for text in texts])
-        return {layer: stacked[:, i] for i, layer in enumerate(self.base.layers)}
 
-    def _read(self, block: list[str], trunk: Trunk, weights: TokenWeights) -> np.ndarray:
+    def _features(self, block: list[str], trunk: Trunk, weights: TokenWeights) -> np.ndarray:
         """Features (n, n_layers, d) of texts, read now or by the run that this one goes on with."""
         place = key(self.base.sha256, self.base.layers, self.speed.dtype, self.speed.threads, weights.save(), block)
         known = self.work.load(place)

@@ -46,13 +46,14 @@ class Base:
         config = self.config()
         # RoBERTa and its kin count positions from behind the padding token's number.
         lost = (config.get("pad_token_id") or 0) + 1 if "roberta" in config.get("model_type", "") else 0
-        return int(config.get("max_position_embeddings") or 1_000_000) - lost
+        return int(config.get("max_position_embeddings") or config.get("n_positions") or 1_000_000) - lost
 
     @property
     def megaflops_per_token(self) -> float:
         """Multiplications and additions of the blocks for one token, in millions, from the configuration."""
         config = self.config()
-        hidden, depth = config.get("hidden_size") or config.get("n_embd", 0), config.get("num_hidden_layers", 0)
+        hidden = config.get("hidden_size") or config.get("n_embd", 0)
+        depth = config.get("num_hidden_layers") or config.get("n_layer", 0)
         inner = config.get("intermediate_size") or 4 * hidden
         return 2 * depth * (4 * hidden**2 + (3 if self.kind == "decoder" else 2) * hidden * inner) / 1e6
 
@@ -183,7 +184,8 @@ def _kind(config: dict) -> Literal["encoder", "decoder"]:
 def _some_layers(folder: Path) -> tuple[str, ...]:
     """Candidate layers of a decoder: a third, two thirds and the last but one of its depth, and its output."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    depth = config.get("num_hidden_layers") or config.get("text_config", {}).get("num_hidden_layers") or 0
+    config = config.get("text_config", config)
+    depth = config.get("num_hidden_layers") or config.get("n_layer") or 0
     chosen = sorted({max(1, depth // 3), max(1, 2 * depth // 3), max(1, depth - 1)}) if depth > 1 else []
     return (*map(str, chosen), "last")
 

@@ -160,9 +160,10 @@ class LoraUpdates:
         self.model, self.shape, self.share = model, shape, 1.0
         self.layers: dict[str, LoraLinear] = {}
         self.groups: list[Group] = []
-        generator = torch.Generator().manual_seed(seed)
-        for names in _groups(linears):
-            group = Group([linears[name] for name in names], shape, generator)
+        generator, left = torch.Generator().manual_seed(seed), dict(linears)
+        del linears
+        for names in _groups(left):
+            group = Group([left.pop(name) for name in names], shape, generator)  # layers that were copied together go at once
             self.groups.append(group)
             for index, name in enumerate(names):
                 self.layers[name] = LoraLinear(group, index)

@@ -1,6 +1,7 @@
 """Which number format and how many threads this machine runs the model with: measured once, then remembered."""
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -8,9 +9,12 @@ import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from machikoba import files
+from machikoba.errors import StorageError
 from machikoba.language import _
 
 SIZE = 512  # of the measured matrices: like one layer of a small model on one batch
@@ -33,25 +37,34 @@ class Speed:
 
 def measured_speed(home: Path) -> Speed:
     """The choice for this machine, from `home`/cache/speed.json or measured now (under a second)."""
-    threads = int(os.environ.get("MACHIKOBA_THREADS", 0)) or psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    threads = int(os.environ.get("MACHIKOBA_THREADS", 0)) or _cores()
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and os.environ.get("MACHIKOBA_DEVICE") != "cpu" else ""
     key = f"{machine()}/{threads}/{torch.__version__}/{torch.backends.cpu.get_cpu_capability()}/{gpu}".rstrip("/")
     path = home / "cache" / "speed.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+    known = _remembered(path)
+    with contextlib.suppress(KeyError, TypeError):
         return Speed(**known[key])
-    except (OSError, ValueError, KeyError, TypeError):
-        speed = _measure_gpu(threads, gpu) if gpu else _measure(threads)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps({key: asdict(speed)}, ensure_ascii=False), encoding="utf-8")
-        draft.replace(path)
-    except OSError:
-        pass  # a read-only home only costs the measurement at the next start
+    speed = _measure_gpu(threads, gpu) if gpu else _measure(threads)
+    with contextlib.suppress(StorageError), files.draft_file(path) as draft:  # a read-only home only costs the measurement
+        files.write(draft, json.dumps({**known, key: asdict(speed)}, ensure_ascii=False).encode())
     return speed
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    """What was measured before, by setting."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return min(cores, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else cores
 
 
 def _measure(threads: int) -> Speed:

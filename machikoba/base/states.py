@@ -15,7 +15,7 @@ class States:
     """Keeps what enters block number `first` in a file that vanishes with this object, in the model's number format."""
 
     def __init__(self, trunk: Trunk, first: int, folder: Path) -> None:
-        self.trunk, self.first = trunk, first
+        self.trunk, self.first, self._folder = trunk, first, folder
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this object)
@@ -30,7 +30,7 @@ class States:
             for i, states in zip(rows, found.states, strict=True):
                 self._places[fresh[i]] = self._file.seek(0, 2)
                 self._width, self._format = states.shape[1], states.dtype
-                with storing(Path(tempfile.gettempdir())):
+                with storing(self._folder):
                     self._file.write(states.cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
     def of(self, encoded: Sequence[Sequence[int]]) -> Entering:

@@ -140,6 +140,7 @@ class Trunk:
         """
         import torch
 
+        torch.set_num_threads(self.speed.threads)  # of the whole process: a base read with another number may have set it since
         ids, mask = self._padded(batch)
         weights = self._weights(ids, mask, table(ids) if callable(table) else table[ids])
         found: dict[str, torch.Tensor] = {}

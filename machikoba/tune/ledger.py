@@ -16,10 +16,16 @@ from machikoba import files
 def spend(home: Path, fingerprint: str, groups: Sequence[str]) -> int:
     """k: this is the k-th certificate on rows that overlap `groups`.
 
-    The same fingerprint (same weights, thresholds and rows) asks nothing new and keeps its k. Raises StorageError.
+    The same fingerprint (same weights, thresholds, rows and labels) asks nothing new and keeps its k. Of runs that ask at the
+    same moment each gets a k of its own. Raises StorageError.
     """
     path = home / "certified.jsonl"
     marks = sorted({hashlib.sha256(group.encode()).hexdigest()[:12] for group in groups})
+    with files.alone_at(path):
+        return _spend(path, fingerprint, marks)
+
+
+def _spend(path: Path, fingerprint: str, marks: list[str]) -> int:
     earlier = 0
     wanted = set(marks)
     written = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -32,10 +38,8 @@ def spend(home: Path, fingerprint: str, groups: Sequence[str]) -> int:
             return int(entry["k"])
         earlier += not wanted.isdisjoint(entry["groups"])
     line = json.dumps({"fingerprint": fingerprint, "k": earlier + 1, "groups": marks}) + "\n"
-    with files.storing(path):
-        home.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line if not written or written.endswith("\n") else "\n" + line)
-            file.flush()
-            os.fsync(file.fileno())
+    with files.storing(path), path.open("a", encoding="utf-8") as file:
+        file.write(line if not written or written.endswith("\n") else "\n" + line)
+        file.flush()
+        os.fsync(file.fileno())
     return earlier + 1

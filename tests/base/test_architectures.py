@@ -204,3 +204,22 @@ def test_weights_that_are_not_numbers_are_refused(tiny, tmp_path):
     with pytest.raises(BaseError) as caught:
         Trunk(find_base(str(tiny.folder), tmp_path), ("last",), PLAIN).pool(TEXTS, FLAT)
     assert caught.value.code == "base_not_finite"
+
+
+def test_a_model_whose_layers_are_of_another_kind_gives_features_and_says_that_it_cannot_be_tuned(tmp_path):
+    from machikoba.adapt.training_recipe import Recipe
+    from machikoba.adapt.tuning import Tuner
+
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=200, n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    save_tokenizer(tmp_path / "gpt2")
+    base = find_base(str(tmp_path / "gpt2"), tmp_path)
+    assert (base.kind, base.max_tokens) == ("decoder", 64)
+    assert base.megaflops_per_token > 0
+    assert np.isfinite(Trunk(base, ("last",), PLAIN).pool([*TEXTS, "駐車場" * 100], FLAT)).all()
+    tuner = Tuner(base, PLAIN, tmp_path)
+    tuner.read(TEXTS)
+    with pytest.raises(BaseError) as caught:
+        tuner.fit(TEXTS, np.array([0, 1, 0, 1, 0]), Recipe(epochs=1), FLAT, 0)
+    assert caught.value.code == "base_not_tunable"

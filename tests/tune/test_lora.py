@@ -8,7 +8,7 @@ import pytest
 
 import machikoba
 from machikoba.adapt import lora as rung
-from machikoba.adapt import tuning
+from machikoba.adapt import training_recipe, tuning
 from machikoba.adapt.contract import Diverged
 from machikoba.adapt.descent import schedule
 from machikoba.adapt.training_recipe import Recipe
@@ -84,7 +84,7 @@ def test_a_rate_far_too_high_is_noticed(tiny_encoder, tmp_path):
     labels = np.array([names.index(label) for _text, label in rows])
     weights = TokenWeights.learn([tuner.tokens[text] for text in texts])
     with pytest.raises(Diverged):
-        tuner.fit(texts, labels, len(names), Recipe(epochs=60, rate=30.0, head_rate=30.0, steepness=64.0), weights, seed=0)
+        tuner.fit(texts, labels, Recipe(epochs=60, rate=30.0, head_rate=30.0, steepness=64.0), weights, seed=0)
 
 
 def test_loss_falls_and_the_frozen_model_comes_back(base_folder, tmp_path):
@@ -97,7 +97,7 @@ def test_loss_falls_and_the_frozen_model_comes_back(base_folder, tmp_path):
     weights = TokenWeights.learn([tuner.tokens[text] for text in texts])
     frozen = tuner.features(texts, weights)
     seen = []
-    losses = tuner.fit(texts, labels, len(names), Recipe(epochs=6), weights, 0, lambda done, total: seen.append((done, total)))
+    losses = tuner.fit(texts, labels, Recipe(epochs=6), weights, 0, lambda done, total: seen.append((done, total)))
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert seen[-1][0] == seen[-1][1] == len(losses)
     tuned = tuner.features(texts, weights)
@@ -106,6 +106,39 @@ def test_loss_falls_and_the_frozen_model_comes_back(base_folder, tmp_path):
     assert np.abs(tuned - frozen).max() > 1e-2
     tuner.reset()
     np.testing.assert_array_equal(tuner.features(texts, weights), frozen)
+
+
+def test_a_label_without_a_row_does_not_stop_the_training(tiny_encoder, tmp_path):
+    rows = messages(80)
+    texts = [text for text, _label in rows]
+    names = sorted({label for _text, label in rows})
+    labels = np.array([names.index(label) for _text, label in rows])
+    losses = []
+    for shift in (0, 1):  # as if a first label had all its rows held out
+        tuner = tuning.Tuner(find_base(str(tiny_encoder), tmp_path), PLAIN, tmp_path)
+        tuner.read(texts)
+        weights = TokenWeights.learn([tuner.tokens[text] for text in texts])
+        losses.append(tuner.fit(texts, labels + shift, Recipe(epochs=3), weights, 0))
+    assert losses[0] == losses[1]
+
+
+def test_what_is_judged_is_trained_as_the_last_one_will_be(tiny_encoder, tmp_path, monkeypatch):
+    from machikoba.adapt.contract import Train
+    from machikoba.base.encoder import Encoder
+
+    monkeypatch.setattr(training_recipe, "MANY_ROWS", 85)  # of 90 rows 60 are inside a fold
+    rows = messages(90)
+    names = tuple(sorted({label for _text, label in rows}))
+    train = Train([text for text, _label in rows], np.array([names.index(label) for _text, label in rows]), names, np.arange(90))
+    lora = rung.LoraRung("lora", rung.Bench(Encoder(find_base(str(tiny_encoder), tmp_path), lambda home: PLAIN, tmp_path)))
+    recipes = []
+    original = tuning.Tuner.fit
+    monkeypatch.setattr(tuning.Tuner, "fit", lambda self, texts, labels, recipe, *rest: (
+        recipes.append(recipe) or original(self, texts, labels, recipe, *rest)))
+    lora.fit(train)
+    assert len(recipes) == 4
+    assert set(recipes) == {lora.recipe(90)}
+    assert lora.recipe(90) != lora.recipe(60)
 
 
 def test_every_row_is_trained_on_once_an_epoch():

@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import machikoba
 from machikoba.adapt import checkpoint
+from machikoba.errors import StorageError
 from machikoba.settings import home
 from machikoba.work import DAYS_KEPT, WorkFolder, key
 from tests.conftest import messages, write_csv
@@ -116,6 +118,17 @@ def test_a_damaged_entry_is_as_good_as_none(tmp_path):
     path = next((tmp_path / "w").iterdir())
     path.write_bytes(path.read_bytes()[:-5])
     assert work.load("a") is None
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(StorageError) as caught:
+        WorkFolder(tmp_path / "work").save("a", {"x": np.zeros(3)})
+    assert caught.value.code == "disk_full"
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_work_that_nobody_went_on_with_goes_after_a_while(tmp_path):

@@ -79,21 +79,18 @@ class Anchors:
     def __len__(self) -> int:
         return self.words.shape[0]
 
-    def subset(self, rows: np.ndarray) -> Anchors:
-        """The anchors at `rows`."""
-        features = None if self.features is None else self.features[rows]
-        return Anchors(self.ngrams, self.rows[rows], self.words[rows], features, self.centre, self.scale)
-
     def place(self, raw: np.ndarray) -> np.ndarray:
         """Raw features (n, d) of new messages as unit rows in the anchors' space."""
-        return unit_rows((raw - self.centre) / self.scale)
+        assert self.centre is not None
+        assert self.scale is not None
+        return placed(raw, self.centre, self.scale)
 
-    def likeness(self, words: csr_matrix, placed: np.ndarray | None, choice: Choice) -> Likeness:
+    def likeness(self, words: csr_matrix, features: np.ndarray | None, choice: Choice) -> Likeness:
         """Compares n messages, given as n-gram rows and placed features (n, d), with every anchor."""
         by_words = (words @ self.words.T).toarray()
-        if self.features is None or placed is None:
+        if self.features is None or features is None:
             return Likeness(by_words, by_words, None)
-        return blend(by_words, placed @ self.features.T, choice)
+        return blend(by_words, features @ self.features.T, choice)
 
 
 def blend(by_words: np.ndarray, by_features: np.ndarray | None, choice: Choice) -> Likeness:
@@ -106,9 +103,12 @@ def blend(by_words: np.ndarray, by_features: np.ndarray | None, choice: Choice) 
     return Likeness(kernel, by_words, by_features)
 
 
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; a zero row stays zero."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+def placed(raw: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(raw - centre) / scale, rows (n, d) scaled to length 1; a zero row stays zero."""
+    rows = raw - centre
+    rows /= scale
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return rows
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -129,8 +129,8 @@ class KernelMachine:
     def likeness(self, texts: Sequence[str], raw: np.ndarray | None = None) -> Likeness:
         """Compares `texts` with the anchors. raw: their features (n, d), where the rung needs any."""
         assert (raw is None) == (self.anchors.features is None), "features for a machine of words, or none for one of features"
-        placed = None if raw is None else self.anchors.place(raw)
-        return self.anchors.likeness(self.anchors.ngrams.transform(texts), placed, self.choice)
+        features = None if raw is None else self.anchors.place(raw)
+        return self.anchors.likeness(self.anchors.ngrams.transform(texts), features, self.choice)
 
     def predict(self, texts: Sequence[str]) -> Scores:
         """`scores` of texts whose features the machine's own `encode` gives."""
