@@ -1,6 +1,6 @@
 """How time and memory grow: with the number of messages, their length, and the number of kinds.
 
-    python bench/growth.py      about twenty-five minutes
+    python bench/growth.py [rows] [labels] [length]      about forty minutes; what is not asked for keeps its last figures
 
 Messages are visitors' comments from Fukui (fukui_comments_to_2025, CC BY 4.0 by the Fukui tourism federation), their kind
 whether the visitor was satisfied, neither, or dissatisfied; for many kinds how satisfied, together with the area. Each figure
@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from harness import DATA, ROOT, machikoba, write_result, write_rows
+from harness import DATA, RESULTS, ROOT, machikoba, unpack, write_result, write_rows
 
 LEVELS = {"とても満足": "満足", "満足": "満足", "どちらでもない": "どちらでもない", "不満": "不満", "とても不満": "不満"}
 ROWS = (300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -80,36 +80,51 @@ def tuned(some: list[tuple[str, str]], rungs: str, folder: Path) -> dict[str, An
     return found
 
 
-def main() -> None:
-    everything = comments()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        by_rows, by_labels, by_length = [], [], []
-        plain = [(text, LEVELS[satisfied]) for text, _area, satisfied in everything]
-        for n in ROWS:
-            some = plain[::max(1, len(plain) // n)][:n]
-            by_rows.append(tuned(some, "words,features", folder))
-            if n in TRAINED_ROWS:
-                by_rows.append(tuned(some, "lora", folder))
-        kinds = Counter(f"{area} {satisfied}" for _text, area, satisfied in everything)
-        for k in LABELS:
-            wanted = [kind for kind, _n in kinds.most_common(k)]
-            of: dict[str, list[tuple[str, str]]] = {kind: [] for kind in wanted}
-            for text, area, satisfied in everything:
-                if (kind := f"{area} {satisfied}") in of and len(of[kind]) < ROWS_FOR_LABELS // k:
-                    of[kind].append((text, kind))
-            some = [row for kind in wanted for row in of[kind]]
-            by_labels.append(tuned(some, "words,features", folder))
-        for base in ("gemma-3-270m", "multilingual-e5-small"):
-            for length in LENGTHS:
-                if base == "multilingual-e5-small" and length > 512:
-                    continue
+def by_rows(everything: list[tuple[str, str, str]], folder: Path) -> list[dict[str, Any]]:
+    found, plain = [], [(text, LEVELS[satisfied]) for text, _area, satisfied in everything]
+    for n in ROWS:
+        some = plain[::max(1, len(plain) // n)][:n]
+        found.append(tuned(some, "words,features", folder))
+        if n in TRAINED_ROWS:
+            found.append(tuned(some, "lora", folder))
+    return found
+
+
+def by_labels(everything: list[tuple[str, str, str]], folder: Path) -> list[dict[str, Any]]:
+    found, kinds = [], Counter(f"{area} {satisfied}" for _text, area, satisfied in everything)
+    for k in LABELS:
+        of: dict[str, list[tuple[str, str]]] = {kind: [] for kind, _n in kinds.most_common(k)}
+        for text, area, satisfied in everything:
+            if (kind := f"{area} {satisfied}") in of and len(of[kind]) < ROWS_FOR_LABELS // k:
+                of[kind].append((text, kind))
+        found.append(tuned([row for rows in of.values() for row in rows], "words,features", folder))
+    return found
+
+
+def by_length(_everything: object, folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for base, longest in (("gemma-3-270m", LENGTHS[-1]), ("multilingual-e5-small", 512)):
+        unpack(base, folder / "home")
+        for length in LENGTHS:
+            if length <= longest:
                 command = [sys.executable, "-c", LENGTH, base, str(folder / "home"), str(length), str(TOKENS)]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT,
                                       env=os.environ | {"HF_HUB_OFFLINE": "1"})
-                by_length.append({"base": base, **json.loads(done.stdout.splitlines()[-1])})
-                print(by_length[-1], flush=True)
-    write_result("growth", {"rows": by_rows, "labels": by_labels, "length": by_length})
+                found.append({"base": base, **json.loads(done.stdout.splitlines()[-1])})
+                print(found[-1], flush=True)
+    return found
+
+
+PARTS = {"rows": by_rows, "labels": by_labels, "length": by_length}
+
+
+def main() -> None:
+    known = RESULTS / "growth.json"
+    found = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for part in sys.argv[1:] or PARTS:
+            found[part] = PARTS[part](comments(), Path(temporary))
+            write_result("growth", {part: found[part] for part in PARTS if part in found})
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ def machikoba(*arguments: str | Path, home: Path) -> dict[str, Any]:
     return found
 
 
+def unpack(base: str, home: Path) -> None:
+    """Unpacks a base in a process of its own: that takes more memory than what is measured."""
+    code = "import sys, pathlib; from machikoba.base.load import find_base; find_base(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    subprocess.run([sys.executable, "-c", code, base, str(home)], check=True, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+
+
 def machine() -> dict[str, Any]:
     """The processor, its cores, its memory and what PyTorch uses of it."""
     import psutil

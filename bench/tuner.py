@@ -20,13 +20,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import DATA, PEERS, RESULTS, ROOT, draw, machikoba, rows, write_result, write_rows
+from harness import DATA, PEERS, RESULTS, ROOT, draw, machikoba, rows, unpack, write_result, write_rows
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 EPOCHS = 4
 SFT_EPOCHS, SFT_TEST = 2, 200
 REACHED = {"asdc_l1": "multilingual-e5-small", "sib200_ja": "multilingual-e5-small", "banking77": "all-minilm-l6-v2"}
-UNPACK = "import sys, pathlib; from machikoba.base.load import find_base; find_base(sys.argv[1], pathlib.Path(sys.argv[2]))"
 TRAIN = """
 import json, sys, time
 from pathlib import Path
@@ -228,11 +227,6 @@ def setfit(python: Path, folder: Path) -> dict[str, Any]:
     return {"ours": us, "peer": them, "share_of_the_cpu_seconds": round(us["cpu_seconds"] / them["train_cpu_s"], 4)}
 
 
-def unpack(base: str, folder: Path) -> None:
-    """Unpacks a base in a process of its own: it takes more memory than training."""
-    subprocess.run([sys.executable, "-c", UNPACK, base, folder / "home"], check=True, cwd=ROOT)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", default=["gemma", "e5", "avx2", "setfit", "sft", "reach", "whole"])
@@ -248,14 +242,14 @@ def main() -> None:
             folder = Path(temporary)
             if run in alone:
                 if run == "sft":
-                    unpack("gemma-3-270m", folder)
+                    unpack("gemma-3-270m", folder / "home")
                 found[run] = alone[run](python, folder)
                 write_result(name, {"runs": found})
                 continue
             base = "multilingual-e5-small" if run == "e5" else "gemma-3-270m"
             extra = AVX2 if run == "avx2" else {}
             place = with_base(folder, base) if run == "e5" else {}
-            unpack(base, folder)
+            unpack(base, folder / "home")
             us = ours(base, folder, extra)
             them = peer(python, "peft_trainer.py", "asdc_l1", "--epochs", EPOCHS, extra=extra | place)
             found[run] = compare(us, them)

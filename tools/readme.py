@@ -30,6 +30,10 @@ WORDS = {
         "avx2": "the same with AVX2 only, as on an office PC", "e5": "LoRA on multilingual-e5-small, sorting; PEFT",
         "sft": "LoRA on Gemma 3 270M, writing; TRL", "setfit": "all-MiniLM-L6-v2, banking77, 8 per kind; SetFit",
         "reach": "CPU-seconds until right as often as PEFT's LoRA, {dataset}", "ratio": "ratio", "cpu_s": "{n:,.0f} CPU-s",
+        "messages": "messages", "seconds": "seconds", "features": "words and frozen model",
+        "kinds": "With 5,000 messages, {few} kinds take {few_s} s and {few_mib:,} MiB, {many} kinds {many_s} s and {many_mib:,} "
+                 "MiB. A token in a text of {long:,} tokens takes {times:.1f} times as long to read as in one of {short} "
+                 "({base}).",
         "ladder": "All {n:,} hotel messages, every step of the ladder on multilingual-e5-small: {right} right, in {minutes} "
                   "minutes and {mib:,} MiB."},
     "README.ja.md": {
@@ -47,6 +51,9 @@ WORDS = {
         "avx2": "同上、事務用パソコンと同じAVX2だけ", "e5": "multilingual-e5-smallのLoRA（仕分け）。PEFT",
         "sft": "Gemma 3 270MのLoRA（文章）。TRL", "setfit": "all-MiniLM-L6-v2、banking77、1種類8件。SetFit",
         "reach": "PEFTのLoRAと同じ正解率に届くまでのCPU秒（{dataset}）", "ratio": "比", "cpu_s": "{n:,.0f} CPU秒",
+        "messages": "件数", "seconds": "秒", "features": "言葉と固定したモデル",
+        "kinds": "5,000件のとき、{few}種類なら{few_s}秒・{few_mib:,} MiB、{many}種類なら{many_s}秒・{many_mib:,} "
+                 "MiBです。{long:,}トークンの文を読む時間は、1トークンあたり{short}トークンの文の{times:.1f}倍です（{base}）。",
         "ladder": "ホテルへの問い合わせ全{n:,}件で、multilingual-e5-smallの段をすべて試すと、正解率{right}、{minutes}分、"
                   "メモリ{mib:,} MiBでした。"},
 }
@@ -137,11 +144,26 @@ def training(words: dict[str, str]) -> str:
     return "\n".join(rows)
 
 
+def growth(words: dict[str, str]) -> str:
+    """From file to bundle against rows; then kinds and lengths in a sentence."""
+    found = load("growth")
+    rows = [f"| {words['messages']} | {words['features']} | {words['memory']} |", "|---|---|---|"]
+    rows += [f"| {line['rows']:,} | {line['wall_s']:,.0f} {words['seconds']} | {line['peak_mib']:,} MiB |"
+             for line in found["rows"] if line["rungs"] == "words,features"]
+    few, many = found["labels"][0], found["labels"][-1]
+    base = found["length"][0]["base"]
+    read = {line["tokens"]: line["read_microseconds"] for line in found["length"] if line["base"] == base}
+    short, long = 128, max(read)
+    return "\n".join([*rows, "", words["kinds"].format(
+        few=few["labels"], few_s=round(few["wall_s"]), few_mib=few["peak_mib"], many=many["labels"], many_s=round(many["wall_s"]),
+        many_mib=many["peak_mib"], short=short, long=long, times=read[long] / read[short], base=base)])
+
+
 def filled(name: str, text: str) -> str:
     """The README `name` with its measured parts as they were measured."""
     words = WORDS[name]
     parts = {"demo": demo(words, name.endswith(".ja.md")), "hotel": hotel(words), "sets": sets(words),
-             "training": training(words)}
+             "training": training(words), "growth": growth(words)}
     for part, content in parts.items():
         text, places = re.subn(rf"(<!-- {part} -->\n).*?(<!-- /{part} -->)", lambda m, c=content: m[1] + c + "\n" + m[2], text,
                                flags=re.S)
