@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Two threads on matrices this small spend nine tenths of their time waiting for each other.
 ARITHMETIC_THREADS = 1
 BLOCK = 1_024  # texts answered at a time, to bound memory
-RESIDENT_MIB = 1_024  # of bundles and their updates that are kept in memory
+RESIDENT_MIB = 960  # of bundles and their updates that are kept in memory
 REMEMBERED = 1_024  # bundles of which is known what lists say of them
 TrunkKey = tuple[str, str, int, bool]  # which copy of a base: its hash, number format, threads, both ways
 
@@ -43,8 +43,8 @@ TrunkKey = tuple[str, str, int, bool]  # which copy of a base: its hash, number 
 class Engine:
     """Opens bundles and keeps each base in memory once, however many bundles use it. Safe for several threads.
 
-    resident_mib: bundles and updates beyond it are dropped, the one that nobody has asked for longest first, and read again
-    when they are asked for.
+    resident_mib: what is beyond it is dropped and read again when it is asked for: first updates, which are quick to read, then
+    whole bundles, those first that nobody has asked for longest.
     """
 
     def __init__(self, home: Path, resident_mib: int = RESIDENT_MIB) -> None:
@@ -53,6 +53,8 @@ class Engine:
         self._bases: dict[str, Base] = {}
         self._trunks: dict[TrunkKey, tuple[SharedTrunk, RLock]] = {}
         self._services: OrderedDict[Path, tuple[Stamp | None, Service]] = OrderedDict()
+        self._updates: OrderedDict[Reader, Adapter] = OrderedDict()
+        self._kept_bytes = 0  # of both; to count them anew takes longer than to answer
         self._loading: dict[Path, Future[Service]] = {}
 
     def open(self, path: Path) -> Service:
@@ -73,6 +75,7 @@ class Engine:
             service = self.load(path)
             with self._lock:
                 self._services[path] = (seen, service)
+                self._kept_bytes += service.nbytes
                 self._drop()
             mine.set_result(service)
         except BaseException as error:
@@ -108,7 +111,7 @@ class Engine:
             if known is None:
                 return None
             if seen is None or known[0] != seen:
-                del self._services[path]
+                self._forget(path)
                 return None
             self._services.move_to_end(path)
             return known[1]
@@ -179,11 +182,19 @@ class Engine:
 
         reader = service.reader
         assert reader is not None
-        if reader.folder is not None and reader.adapter is None:
-            reader.adapter = trunk.adapter(reader.folder)
+        if reader.folder is None:
+            return Reading(reader.layer, reader.weights)
+        with self._lock:
+            adapter = self._updates.get(reader)
+            if adapter is not None:
+                self._updates.move_to_end(reader)
+        if adapter is None:
+            adapter = trunk.adapter(reader.folder)
             with self._lock:
+                self._updates[reader] = adapter
+                self._kept_bytes += adapter.nbytes
                 self._drop()
-        return Reading(reader.layer, reader.weights, reader.adapter)
+        return Reading(reader.layer, reader.weights, adapter)
 
     def _reader(self, bundle: Bundle) -> Reader:
         about = bundle.facts["base"]
@@ -202,11 +213,18 @@ class Engine:
         return Reader(base, key, about["layer"], TokenWeights.load(bundle.weights / TOKENS), folder)
 
     def _drop(self) -> None:
-        """Forgets bundles, longest unused first, until what is left fits; the newest always stays."""
-        kept = sum(service.nbytes for _stamp, service in self._services.values())
-        while kept > self.resident_bytes and len(self._services) > 1:
-            _path, (_stamp, service) = self._services.popitem(last=False)
-            kept -= service.nbytes
+        """Forgets updates, then bundles, longest unused first, until what is left fits; the newest always stays."""
+        while self._kept_bytes > self.resident_bytes and len(self._updates) > 1:
+            self._kept_bytes -= self._updates.popitem(last=False)[1].nbytes
+        while self._kept_bytes > self.resident_bytes and len(self._services) > 1:
+            self._forget(next(iter(self._services)))
+
+    def _forget(self, path: Path) -> None:
+        """Whoever has the bundle in hand goes on with it."""
+        _seen, service = self._services.pop(path)
+        self._kept_bytes -= service.nbytes
+        if service.reader is not None and (adapter := self._updates.pop(service.reader, None)) is not None:
+            self._kept_bytes -= adapter.nbytes
 
     def _replayed(self, service: Service) -> bool:
         """Whether the certificate stands on this machine; remembered per bundle and machine."""
@@ -227,16 +245,15 @@ class Glance:
     qualified: bool
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Reader:
-    """How a bundle reads. trunk: which copy of the base; folder: of its updates; adapter: these, once they are loaded."""
+    """How a bundle reads. trunk: which copy of the base; folder: of its updates, where it has any."""
 
     base: Base
     trunk: TrunkKey
     layer: str
     weights: TokenWeights
     folder: Path | None
-    adapter: Adapter | None = None
 
 
 @dataclass
@@ -252,11 +269,8 @@ class Service:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what the bundle brings along, in bytes."""
-        reader, own = self.reader, self.machine.nbytes
-        if reader is not None:
-            own += reader.weights.nbytes + (reader.adapter.nbytes if reader.adapter else 0)
-        return own
+        """Memory of what the bundle brings along but its updates, in bytes."""
+        return self.machine.nbytes + (self.reader.weights.nbytes if self.reader else 0)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order."""

@@ -51,8 +51,12 @@ async def visitor(request: Request) -> Visitor:
     raise _unknown()
 
 
+async def _workshop(request: Request) -> Workshop:
+    return workshop(request)  # what is not async goes through a thread, at every request
+
+
 Who = Annotated[Visitor, Depends(visitor)]
-Shop = Annotated[Workshop, Depends(workshop)]
+Shop = Annotated[Workshop, Depends(_workshop)]
 
 
 def _by_key(shop: Workshop, secret: str) -> Visitor:

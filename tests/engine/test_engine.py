@@ -128,6 +128,24 @@ def test_what_nobody_asks_for_is_dropped_and_comes_back(two_bundles):
     assert [engine.open(path).predict(texts) for path in two_bundles] == first
 
 
+def test_updates_are_dropped_before_bundles_and_what_is_kept_is_counted(two_bundles, tmp_path):
+    trained = [two_bundles[1], *(Path(shutil.copytree(two_bundles[1], tmp_path / f"{i}.bundle")) for i in range(3))]
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    texts = [text for text, _label in messages(5, seed=8)]
+    wanted = engine.open(trained[0]).predict(texts)
+    updates = next(iter(engine._updates.values())).nbytes
+    engine.resident_bytes = 4 * engine.open(trained[0]).nbytes + updates
+    for _ in range(2):
+        for path in trained:
+            assert engine.open(path).predict(texts) == wanted
+            assert engine._kept_bytes == sum(service.nbytes for _seen, service in engine._services.values()) + sum(
+                adapter.nbytes for adapter in engine._updates.values()) <= engine.resident_bytes
+    assert (len(engine._services), len(engine._updates)) == (4, 1)
+    shutil.rmtree(trained[-1])
+    assert engine.held(trained[-1]) is None
+    assert engine._kept_bytes == 3 * engine.open(trained[0]).nbytes, "the newest updates were those of the bundle that is gone"
+
+
 def test_a_bundle_dropped_while_a_request_for_it_waits_still_answers(two_bundles):
     """The one that trained, whose updates are loaded only when its turn comes, among them."""
     engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
