@@ -63,6 +63,27 @@ def growth() -> None:
     save(altair.concat(*charts, columns=2).resolve_scale(color="independent"), "growth")
 
 
+def serving() -> None:
+    """Requests a second against clients, ours and PEFT's mixed batches, and what many bundles on one base take."""
+    found = load("serving")
+    served = [{"what": f"{bundle}, {name.replace('_', ' ')}", "clients": line["clients"], "rate": line["requests_per_second"]}
+              for bundle, ways in found["server"].items() for name, lines in ways.items() if len(lines) > 1 for line in lines]
+    mixed = [{"what": name, "adapters": line["adapters"], "rate": line[name]} for line in found["peft"]["lines"]
+             for name in ("ours", "peft")]
+    grown = [{"what": f"{kind}, {name}", **line} for kind, ways in found["bundles"].items() for name, way in ways.items()
+             for line in way["lines"]]
+    parts = [(served, "clients", "clients", "rate", "requests a second"),
+             (mixed, "adapters", "sets of updates in a batch of 64", "rate", "messages a second"),
+             (grown, "bundles", "bundles in use", "slower", "median latency, of that with one"),
+             (grown, "bundles", "bundles in use", "own_mib", "MiB that they take")]
+    charts = [altair.Chart(altair.Data(values=values)).mark_line(point=True).encode(
+        x=altair.X(f"{x}:Q", scale=altair.Scale(type="log"), title=x_title),
+        y=altair.Y(f"{y}:Q", scale=altair.Scale(type="linear" if y == "slower" else "log"), title=y_title),
+        color=altair.Color("what:N", title=None)).properties(width=280, height=180) for values, x, x_title, y, y_title in parts]
+    save(altair.concat(*charts, columns=2).resolve_scale(color="independent"), "serving")
+
+
 if __name__ == "__main__":
     quality()
     growth()
+    serving()

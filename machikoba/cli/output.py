@@ -31,7 +31,7 @@ def show(lines: list[str]) -> None:
 def result(value: dict[str, Any], lines: list[str]) -> None:
     """The result: one JSON object with --json, else the lines."""
     if Mode.json:
-        print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
     else:
         show(lines)
 

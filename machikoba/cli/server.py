@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from machikoba.cli.app import Json, app
-from machikoba.cli.output import result, show
+from machikoba.cli.output import result
 from machikoba.language import _
 
 PORT = 8600
@@ -36,9 +36,11 @@ def serve(
     given = [find_bundle(name, home()).resolve() for name in bundle or []]
     shop, token = prepare(home(), database, given, host, public_name or [], business)
     lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
+    if shop.local:
+        lines.append(_("key      until there is another key or an account, you ask with: {key}").format(key=shop.local))
     if token:
         lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))
-    show(lines)
+    result({"url": f"http://{host}:{port}", "key": shop.local or None, "owner_token": token}, lines)
     supervisor = None if no_worker else Supervisor(database)
     try:
         if supervisor:

@@ -5,10 +5,9 @@ weights and past messages.
 """
 from __future__ import annotations
 
-import json
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from machikoba import files
 from machikoba.adapt.contract import Scores
 from machikoba.adapt.fitted.kernel import ADAPTER, KernelMachine, Likeness, joined
 from machikoba.base.load import Base, find_base
 from machikoba.base.speed import Speed, machine
 from machikoba.base.tokens import TokenWeights
+from machikoba.engine import replays
 from machikoba.errors import BundleError
 from machikoba.language import _
-from machikoba.pack.bundle import MANIFEST, TOKENS, Bundle, open_bundle
+from machikoba.pack.bundle import TOKENS, Bundle, Stamp, open_bundle, read_facts, stamp
 from machikoba.records.privacy import mask
 from machikoba.tasks.classify import Labels, Prediction, decide
 
@@ -36,15 +35,16 @@ if TYPE_CHECKING:
 # Two threads on matrices this small spend nine tenths of their time waiting for each other.
 ARITHMETIC_THREADS = 1
 BLOCK = 1_024  # texts answered at a time, to bound memory
-RESIDENT_MIB = 1_024  # of bundles and their updates that are kept in memory
+RESIDENT_MIB = 960  # of bundles and their updates that are kept in memory
+REMEMBERED = 1_024  # bundles of which is known what lists say of them
 TrunkKey = tuple[str, str, int, bool]  # which copy of a base: its hash, number format, threads, both ways
 
 
 class Engine:
     """Opens bundles and keeps each base in memory once, however many bundles use it. Safe for several threads.
 
-    resident_mib: bundles and updates beyond it are dropped, the one that nobody has asked for longest first, and read again
-    when they are asked for.
+    resident_mib: what is beyond it is dropped and read again when it is asked for: first updates, which are quick to read, then
+    whole bundles, those first that nobody has asked for longest.
     """
 
     def __init__(self, home: Path, resident_mib: int = RESIDENT_MIB) -> None:
@@ -52,29 +52,66 @@ class Engine:
         self._lock = RLock()  # of what is kept
         self._bases: dict[str, Base] = {}
         self._trunks: dict[TrunkKey, tuple[SharedTrunk, RLock]] = {}
-        self._services: OrderedDict[Path, tuple[tuple[int, ...] | None, Service]] = OrderedDict()
+        self._services: OrderedDict[Path, tuple[Stamp | None, Service]] = OrderedDict()
+        self._updates: OrderedDict[Reader, Adapter] = OrderedDict()
+        self._kept_bytes = 0  # of both; to count them anew takes longer than to answer
+        self._loading: dict[Path, Future[Service]] = {}
 
     def open(self, path: Path) -> Service:
-        """The bundle at `path`, from memory where it lies there unchanged. Raises as `load`."""
-        held = self.held(path)
+        """The bundle at `path`, from memory where it lies there unchanged; who asks while it is loaded waits for that.
+
+        Raises as `load`, to all who wait.
+        """
+        with self._lock:
+            held, loading = self.held(path), self._loading.get(path)
+            if held is None and loading is None:
+                mine = self._loading[path] = Future()
         if held is not None:
             return held
-        stamp = _stamp(path)
-        service = self.load(path)
-        with self._lock:
-            self._services[path] = (stamp, service)
-            self._drop()
+        if loading is not None:
+            return loading.result()
+        try:
+            seen = stamp(path)
+            service = self.load(path)
+            with self._lock:
+                self._services[path] = (seen, service)
+                self._kept_bytes += service.nbytes
+                self._drop()
+            mine.set_result(service)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._loading[path]
         return service
+
+    def glance(self, paths: Sequence[Path]) -> list[Glance | None]:
+        """What lists say of the bundles at `paths`, none of them loaded; None for one that is not there or damaged.
+
+        A bundle certified on another machine is not called qualified before its proof was replayed here, which is when it is
+        first asked.
+        """
+        stood, found = replays.known(self.home), list[Glance | None]()
+        for path in paths:
+            try:
+                task, labels, certified, made_on, fingerprint = _facts(path, stamp(path))
+            except (BundleError, OSError, KeyError, TypeError):
+                found.append(None)
+            else:
+                stands = made_on == machine() or stood.get(f"{fingerprint}/{machine()}") is True
+                found.append(Glance(task, labels, certified and stands))
+        return found
 
     def held(self, path: Path) -> Service | None:
         """The bundle at `path` where it is in memory and has not changed since; it is then the last to be dropped."""
-        stamp = _stamp(path)
+        seen = stamp(path)
         with self._lock:
             known = self._services.get(path)
             if known is None:
                 return None
-            if stamp is None or known[0] != stamp:
-                del self._services[path]
+            if seen is None or known[0] != seen:
+                self._forget(path)
                 return None
             self._services.move_to_end(path)
             return known[1]
@@ -145,11 +182,19 @@ class Engine:
 
         reader = service.reader
         assert reader is not None
-        if reader.folder is not None and reader.adapter is None:
-            reader.adapter = trunk.adapter(reader.folder)
+        if reader.folder is None:
+            return Reading(reader.layer, reader.weights)
+        with self._lock:
+            adapter = self._updates.get(reader)
+            if adapter is not None:
+                self._updates.move_to_end(reader)
+        if adapter is None:
+            adapter = trunk.adapter(reader.folder)
             with self._lock:
+                self._updates[reader] = adapter
+                self._kept_bytes += adapter.nbytes
                 self._drop()
-        return Reading(reader.layer, reader.weights, reader.adapter)
+        return Reading(reader.layer, reader.weights, adapter)
 
     def _reader(self, bundle: Bundle) -> Reader:
         about = bundle.facts["base"]
@@ -168,42 +213,47 @@ class Engine:
         return Reader(base, key, about["layer"], TokenWeights.load(bundle.weights / TOKENS), folder)
 
     def _drop(self) -> None:
-        """Forgets bundles, longest unused first, until what is left fits; the newest always stays."""
-        kept = sum(service.nbytes for _stamp, service in self._services.values())
-        while kept > self.resident_bytes and len(self._services) > 1:
-            _path, (_stamp, service) = self._services.popitem(last=False)
-            kept -= service.nbytes
+        """Forgets updates, then bundles, longest unused first, until what is left fits; the newest always stays."""
+        while self._kept_bytes > self.resident_bytes and len(self._updates) > 1:
+            self._kept_bytes -= self._updates.popitem(last=False)[1].nbytes
+        while self._kept_bytes > self.resident_bytes and len(self._services) > 1:
+            self._forget(next(iter(self._services)))
+
+    def _forget(self, path: Path) -> None:
+        """Whoever has the bundle in hand goes on with it."""
+        _seen, service = self._services.pop(path)
+        self._kept_bytes -= service.nbytes
+        if service.reader is not None and (adapter := self._updates.pop(service.reader, None)) is not None:
+            self._kept_bytes -= adapter.nbytes
 
     def _replayed(self, service: Service) -> bool:
         """Whether the certificate stands on this machine; remembered per bundle and machine."""
-        memory = self.home / "cache" / "replays.json"
-        key = f"{service.fingerprint}/{machine()}"
-        try:
-            known = json.loads(memory.read_bytes())
-            return bool(known[key])
-        except (OSError, ValueError, KeyError, TypeError):
+        key = f"{service.bundle.fingerprint}/{machine()}"
+        stands = replays.known(self.home).get(key)
+        if stands is None:
             stands = not replay(service)
-        try:
-            known = json.loads(memory.read_bytes()) if memory.exists() else {}
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            draft = memory.with_suffix(f".{os.getpid()}")
-            draft.write_text(json.dumps({**known, key: stands}), encoding="utf-8")
-            draft.replace(memory)
-        except (OSError, ValueError):
-            pass  # then the next load replays once more
+            replays.remember(self.home, key, stands)
         return stands
 
 
-@dataclass
+@dataclass(frozen=True)
+class Glance:
+    """What lists say of a bundle. qualified: it answers alone."""
+
+    task: str
+    labels: tuple[str, ...]
+    qualified: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Reader:
-    """How a bundle reads. trunk: which copy of the base; folder: of its updates; adapter: these, once they are loaded."""
+    """How a bundle reads. trunk: which copy of the base; folder: of its updates, where it has any."""
 
     base: Base
     trunk: TrunkKey
     layer: str
     weights: TokenWeights
     folder: Path | None
-    adapter: Adapter | None = None
 
 
 @dataclass
@@ -218,17 +268,9 @@ class Service:
     reader: Reader | None = field(repr=False)
 
     @property
-    def fingerprint(self) -> str:
-        """Changes with any byte of the bundle."""
-        return files.digest(self.bundle.path / MANIFEST)[:16]
-
-    @property
     def nbytes(self) -> int:
-        """Memory of what the bundle brings along, in bytes."""
-        reader, own = self.reader, self.machine.nbytes
-        if reader is not None:
-            own += reader.weights.nbytes + (reader.adapter.nbytes if reader.adapter else 0)
-        return own
+        """Memory of what the bundle brings along but its updates, in bytes."""
+        return self.machine.nbytes + (self.reader.weights.nbytes if self.reader else 0)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per text, in order."""
@@ -255,13 +297,12 @@ class Service:
                 for label, trust, yes in zip(chosen, scores.confidence, would, strict=True)]
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes when the bundle is written again; None where there is none."""
-    try:
-        seen = (path / MANIFEST).stat()
-    except OSError:
-        return None
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino
+@lru_cache(maxsize=REMEMBERED)
+def _facts(path: Path, _stamp: Stamp | None) -> tuple[str, tuple[str, ...], bool, str, str]:
+    """Task, labels, whether certified, on which machine, and fingerprint of the bundle at `path`. Raises BundleError."""
+    bundle = read_facts(path)
+    facts = bundle.facts
+    return facts["task"], tuple(facts["labels"]), facts["threshold"] is not None, facts["machine"], bundle.fingerprint
 
 
 @lru_cache(maxsize=1)

@@ -20,11 +20,12 @@ FORMAT = 1
 MANIFEST = "MANIFEST.sha256"
 TOKENS = "tokens.safetensors"  # in weights/: how much each token of the base counts
 SUFFIX = ".bundle"
+Stamp = tuple[int, ...]  # changes when a bundle is written again
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on the disk whose files have been checked. facts: bundle.json."""
+    """A bundle on the disk. facts: bundle.json."""
 
     path: Path
     facts: dict[str, Any]
@@ -32,6 +33,11 @@ class Bundle:
     @property
     def weights(self) -> Path:
         return self.path / "weights"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any byte of the bundle."""
+        return files.digest(self.path / MANIFEST)[:16]
 
     def proof(self) -> dict[str, Any]:
         """proof.json."""
@@ -67,6 +73,16 @@ def open_bundle(path: Path) -> Bundle:
 
     Raises BundleError: bundle_missing, bundle_incomplete, bundle_damaged, bundle_newer.
     """
+    bundle = read_facts(path)
+    _check(path)
+    return bundle
+
+
+def read_facts(path: Path) -> Bundle:
+    """The bundle at `path` of which only bundle.json was read, for lists: nothing else of it is checked.
+
+    Raises BundleError as `open_bundle`.
+    """
     if not (path / "bundle.json").is_file():
         raise BundleError("bundle_missing", _("{path} is not a bundle.").format(path=path),
                           expected=_("a folder made by `machikoba tune`"),
@@ -81,8 +97,18 @@ def open_bundle(path: Path) -> Bundle:
         raise BundleError("bundle_newer", _("{path} was made by a newer machikoba.").format(path=path.name),
                           expected=_("format {n} or older").format(n=FORMAT), found=_("format {n}").format(n=version),
                           next=_("Update machikoba: pip install --upgrade machikoba"))
-    _check(path)
+    if not (path / MANIFEST).is_file():
+        raise _incomplete(path, MANIFEST)
     return Bundle(path, facts)
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What changes when the bundle at `path` is written again; None where there is none."""
+    try:
+        seen = (path / MANIFEST).stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
 def _check(path: Path) -> None:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from machikoba.desk import bundles, corrections
 from machikoba.engine.runtime import Service
-from machikoba.errors import BaseError, BundleError, OptionError
+from machikoba.errors import OptionError
 from machikoba.language import _
 from machikoba.tasks.classify import Prediction
 from machikoba.web.access import Shop, Who
@@ -34,7 +34,9 @@ async def list_bundles(who: Who, shop: Shop) -> Any:
     def read() -> list[dict[str, Any]]:
         with shop.database.reading() as session:
             entries = bundles.listed(session, who.business_id)
-        return [found for entry in entries if (found := _shown(shop, entry.name, entry.created_at, entry.folder))]
+        glances = shop.engine.glance([bundles.folder_of(entry, shop.home) for entry in entries])
+        return [{"name": entry.name, "task": seen.task, "labels": list(seen.labels), "qualified": seen.qualified,
+                 "created_at": entry.created_at} for entry, seen in zip(entries, glances, strict=True) if seen]
 
     return {"bundles": await run_in_threadpool(read)}
 
@@ -109,12 +111,3 @@ def _find(shop: Workshop, business_id: str, name: str) -> Path:
     with shop.database.reading() as session:
         return bundles.folder_of(bundles.find(session, business_id, name), shop.home)
 
-
-def _shown(shop: Workshop, name: str, created_at: Any, folder: str) -> dict[str, Any] | None:
-    """A bundle in the list; one that cannot be opened now is left out, as it could not be asked either."""
-    try:
-        service = shop.engine.open(shop.home / folder)
-    except (BundleError, BaseError):
-        return None
-    return {"name": name, "task": service.bundle.facts["task"], "labels": list(service.labels.names),
-            "qualified": service.qualified, "created_at": created_at}

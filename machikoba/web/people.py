@@ -90,7 +90,7 @@ async def open_account(asked: AccountAsked, request: Request, shop: Shop) -> Any
             return people.sign_in(session, asked.mail, asked.password, _address(request), _device(request))
 
     token = await run_in_threadpool(write)
-    shop.local = False
+    shop.local = ""
     shop.visitors.forget()
     return _signed_in(request, token)
 

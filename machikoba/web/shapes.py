@@ -49,7 +49,8 @@ class Predictions(BaseModel):
 
 
 class BundleShown(BaseModel):
-    """qualified: it answers alone; else it is an apprentice, and a person confirms each."""
+    """qualified: it answers alone; else it is an apprentice, and a person confirms each. One that was certified on another
+    machine is qualified here once its proof was replayed, which is when it is first asked."""
 
     name: str
     task: str

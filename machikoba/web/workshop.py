@@ -1,6 +1,7 @@
 """What every request works with: the store, the engine and its lanes, and who has just been seen."""
 from __future__ import annotations
 
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -17,6 +18,7 @@ from machikoba.store.people import Visitor
 T = TypeVar("T")
 FRESH_SECONDS = 1.0  # how long a key that was ended may still open
 MOST_FRESH = 10_000
+LOCAL = "local_"  # what the owner sends at the console begins so
 
 
 class Fresh(Generic[T]):
@@ -48,13 +50,18 @@ class Fresh(Generic[T]):
 
 @dataclass
 class Workshop:
-    """One running server. local: nobody has an account or a key and only this machine can ask, so whoever asks is the owner."""
+    """One running server.
+
+    local: what whoever started the server sends to ask as the owner, while nobody has an account or a key; "" where there is
+    no such way. Only the console has shown it, so that nobody else is taken for the owner: not another user of this machine,
+    and not a visitor through a proxy on it.
+    """
 
     home: Path
     database: Database
     engine: Engine
     lanes: Lanes
-    local: bool
+    local: str
     visitors: Fresh[Visitor] = field(default_factory=Fresh)
     bundles: Fresh[Path] = field(default_factory=Fresh)  # (business, name) -> folder
     stopping: bool = False
@@ -62,7 +69,7 @@ class Workshop:
     @classmethod
     def start(cls, home: Path, database: Database, local: bool) -> Workshop:
         engine = Engine(home)
-        return cls(home, database, engine, Lanes(engine), local)
+        return cls(home, database, engine, Lanes(engine), LOCAL + secrets.token_urlsafe(18) if local else "")
 
     def close(self) -> None:
         """Answers what was accepted, then lets go of everything."""

@@ -167,6 +167,23 @@ def test_updates_for_another_model_are_refused(tiny, tmp_path):
     assert caught.value.code == "bundle_damaged"
 
 
+@pytest.mark.parametrize("change", [
+    lambda b: b[:-8], lambda b: b + bytes(8), lambda b: b.replace(b'"F32"', b'"F16"'), lambda b: b[:40], lambda b: b"",
+    lambda b: b"\xff" * 8 + b[8:]])
+def test_updates_that_were_cut_or_altered_are_refused(tiny_encoder, tmp_path, change):
+    base = find_base(str(tiny_encoder), tmp_path)
+    trunk = Trunk(base, ("last",), PLAIN)
+    for name, content in lora.LoraUpdates(trunk.model, lora.linears_of(trunk.blocks()), lora.Shape(4, 8.0)).save("x").items():
+        (tmp_path / name).write_bytes(content)
+    shared = SharedTrunk(base, PLAIN)
+    assert shared.adapter(tmp_path).nbytes == (tmp_path / PEFT_WEIGHTS).stat().st_size - 8 - int.from_bytes(
+        (tmp_path / PEFT_WEIGHTS).read_bytes()[:8], "little")
+    (tmp_path / PEFT_WEIGHTS).write_bytes(change((tmp_path / PEFT_WEIGHTS).read_bytes()))
+    with pytest.raises(BundleError) as caught:
+        shared.adapter(tmp_path)
+    assert caught.value.code == "bundle_damaged"
+
+
 def test_layers_that_read_the_same_input_are_computed_together(tiny):
     trunk = Trunk(tiny, ("last",), PLAIN, both_ways=tiny.kind == "decoder")
     updates = lora.LoraUpdates(trunk.model, lora.linears_of(trunk.blocks()), lora.Shape(4, 8.0))

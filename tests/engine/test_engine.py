@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,116 @@ def test_what_nobody_asks_for_is_dropped_and_comes_back(two_bundles):
     first = [engine.open(path).predict(texts) for path in two_bundles]
     assert list(engine._services) == [two_bundles[-1]]
     assert [engine.open(path).predict(texts) for path in two_bundles] == first
+
+
+def test_updates_are_dropped_before_bundles_and_what_is_kept_is_counted(two_bundles, tmp_path):
+    trained = [two_bundles[1], *(Path(shutil.copytree(two_bundles[1], tmp_path / f"{i}.bundle")) for i in range(3))]
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    texts = [text for text, _label in messages(5, seed=8)]
+    wanted = engine.open(trained[0]).predict(texts)
+    updates = next(iter(engine._updates.values())).nbytes
+    engine.resident_bytes = 4 * engine.open(trained[0]).nbytes + updates
+    for _ in range(2):
+        for path in trained:
+            assert engine.open(path).predict(texts) == wanted
+            assert engine._kept_bytes == sum(service.nbytes for _seen, service in engine._services.values()) + sum(
+                adapter.nbytes for adapter in engine._updates.values()) <= engine.resident_bytes
+    assert (len(engine._services), len(engine._updates)) == (4, 1)
+    shutil.rmtree(trained[-1])
+    assert engine.held(trained[-1]) is None
+    assert engine._kept_bytes == 3 * engine.open(trained[0]).nbytes, "the newest updates were those of the bundle that is gone"
+
+
+def test_a_bundle_dropped_while_a_request_for_it_waits_still_answers(two_bundles):
+    """The one that trained, whose updates are loaded only when its turn comes, among them."""
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    engine.resident_bytes = 1
+    texts = [text for text, _label in messages(8, seed=8)]
+    wanted = [[p.label for p in machikoba.load(path).predict(texts)] for path in two_bundles]
+    answer, gate = engine.answer, threading.Event()
+    engine.answer = lambda asked: gate.wait(30) and answer(asked)
+    lanes = Lanes(engine)
+    futures = [lanes.ask(engine.open(path), texts, "x") for path in two_bundles * 2]
+    assert [path for path in two_bundles if engine.held(path)] == two_bundles[-1:], "the others were dropped while they wait"
+    gate.set()
+    assert [[p.label for p in future.result(60)] for future in futures] == wanted * 2
+    assert len(engine._services) == 1
+    lanes.close()
+
+
+def test_who_asks_for_a_bundle_while_it_is_loaded_waits_for_it(made, monkeypatch):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    load, loads, gate = engine.load, [], threading.Event()
+
+    def slowly(path):
+        loads.append(path)
+        gate.wait(10)
+        return load(path)
+
+    monkeypatch.setattr(engine, "load", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(engine.open, made.path) for _ in range(8)]
+        while not loads:
+            time.sleep(0.001)
+        time.sleep(0.05)  # for the others to come as far as they can
+        gate.set()
+        services = {id(one.result(30)) for one in asked}
+    assert (len(services), len(loads)) == (1, 1)
+
+
+def test_an_error_of_loading_reaches_all_who_wait_and_the_next_tries_again(made, monkeypatch):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    load, loads, gate = engine.load, [], threading.Event()
+
+    def fails(path):
+        loads.append(path)
+        gate.wait(10)
+        raise BundleError("bundle_damaged", "x")
+
+    monkeypatch.setattr(engine, "load", fails)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(engine.open, made.path) for _ in range(4)]
+        while not loads:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        gate.set()
+        errors = [one.exception(30) for one in asked]
+    assert ([error.code for error in errors], len(loads)) == (["bundle_damaged"] * 4, 1)
+    monkeypatch.setattr(engine, "load", load)
+    assert engine.open(made.path).predict(["駐車場"])[0].label == "parking"
+
+
+def test_a_glance_says_what_loading_would(made, tmp_path, monkeypatch):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    apprentice = machikoba.tune(write_csv(tmp_path / "a.csv", messages(120)), tmp_path / "b.bundle", **QUICK).path
+    paths = [made.path, tmp_path / "none.bundle", apprentice]
+    seen = engine.glance(paths)
+    assert seen[1] is None
+    for path, found in ((made.path, seen[0]), (apprentice, seen[2])):
+        service = machikoba.load(path)
+        assert (found.task, found.labels, found.qualified) == ("classify", service.labels.names, service.qualified)
+    assert (seen[0].qualified, seen[2].qualified) == (True, False)
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_bundle_of_another_machine_is_called_qualified_once_its_proof_stood_here(made, monkeypatch, stands):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    monkeypatch.setattr("machikoba.engine.runtime.machine", lambda: f"a processor where it stands: {stands}")
+    monkeypatch.setattr("machikoba.engine.runtime.replay", lambda service: [] if stands else ["some id"])
+    assert not engine.glance([made.path])[0].qualified
+    assert engine.open(made.path).qualified is stands
+    assert engine.glance([made.path])[0].qualified is stands
+
+
+def test_a_glance_follows_a_bundle_that_was_written_again(made, tmp_path):
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    path = tmp_path / "copy.bundle"
+    shutil.copytree(made.path, path)
+    assert "parking" in engine.glance([path])[0].labels
+    shutil.rmtree(path)
+    assert engine.glance([path]) == [None]
+    machikoba.tune(write_csv(tmp_path / "a.csv", [(text, f"my {label}") for text, label in messages(120)]), path, **QUICK)
+    assert "my parking" in engine.glance([path])[0].labels
 
 
 def test_an_open_bundle_is_read_once_until_it_changes(made, tmp_path):

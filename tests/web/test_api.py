@@ -8,10 +8,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from machikoba.desk import bundles
 from machikoba.engine import lanes
 from machikoba.store import audit, people
-from machikoba.store.tables import Correction, Entry, Key, SignIn, now
+from machikoba.store.tables import Business, Correction, Entry, Key, SignIn, now
 from machikoba.web import guard
+from machikoba.web.workshop import Workshop
 
 ASK = "/v1/bundles/inquiries/predict"
 CORRECT = "/v1/bundles/inquiries/corrections"
@@ -46,6 +48,20 @@ def test_the_list(client, inn):
     found = client.get("/v1/bundles", headers=inn.viewer).json()["bundles"]
     assert [(one["name"], one["task"], one["qualified"]) for one in found] == [("inquiries", "classify", True)]
     assert found[0]["created_at"].endswith(("Z", "+00:00"))
+
+
+def test_the_list_loads_nothing_and_leaves_out_what_is_not_there(client, shop, inn, made, monkeypatch):
+    with shop.database.writing() as session:
+        for name in ("gone", "torn", "newer"):
+            folder = shop.home / f"{name}.bundle"
+            shutil.copytree(made.path, folder)
+            bundles.add(session, inn.id, name, folder, shop.home, "console")
+    shutil.rmtree(shop.home / "gone.bundle")
+    (shop.home / "torn.bundle" / "bundle.json").write_text('{"format": 1}')
+    (shop.home / "newer.bundle" / "bundle.json").write_text('{"format": 99}')
+    monkeypatch.setattr(shop.engine, "load", None)
+    found = client.get("/v1/bundles", headers=inn.viewer).json()["bundles"]
+    assert [(one["name"], one["labels"]) for one in found] == [("inquiries", sorted(found[0]["labels"]))]
 
 
 @pytest.mark.parametrize(("headers", "expected"), [
@@ -262,15 +278,29 @@ def test_metrics_are_for_this_machine_and_name_nobody(app, inn):
     assert TestClient(app, client=("10.0.0.1", 5)).get("/metrics").status_code == 404
 
 
-def test_on_a_machine_of_ones_own_the_owner_asks_until_somebody_has_a_key(client, shop, made):
-    from machikoba.store.tables import Business
-
-    shop.local = True
+def test_whoever_started_the_server_asks_with_its_key_until_somebody_has_another(client, shop):
+    shop.local = "local_secret"
     with shop.database.writing() as session:
         session.add(Business(name="Inn"))
-    assert client.get("/v1/bundles").json() == {"bundles": []}
-    assert client.post("/v1/keys", json={"name": "desk"}).status_code == 201
-    assert code(client.get("/v1/bundles")) == "sign_in_needed"
+    own = {"Authorization": "Bearer local_secret"}
+    assert client.get("/v1/bundles", headers=own).json() == {"bundles": []}
+    for stranger in ({}, {"Authorization": "Bearer local_guessed"}, {"Authorization": "Bearer local_"}):
+        assert client.get("/v1/bundles", headers=stranger).status_code == 401
+    assert client.post("/v1/keys", headers=own, json={"name": "desk"}).status_code == 201
+    assert code(client.get("/v1/bundles", headers=own)) == "sign_in_needed"
+
+
+def test_where_there_is_no_key_of_the_console_an_empty_one_opens_nothing(client, shop, inn):
+    assert shop.local == ""
+    for secret in ('""', "local_", "\x00"):
+        assert code(client.get("/v1/bundles", headers={"Authorization": f"Bearer {secret}"})) == "key_unknown"
+
+
+def test_a_key_of_the_console_is_new_at_every_start(shop):
+    made = {Workshop.start(shop.home, shop.database, local=True).local for _ in range(3)}
+    assert len(made) == 3
+    assert min(map(len, made)) >= 24
+    assert Workshop.start(shop.home, shop.database, local=False).local == ""
 
 
 def test_tasks_from_file_to_queue(client, shop, inn):

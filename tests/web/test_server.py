@@ -44,6 +44,9 @@ def start(home, made, port):
             except httpx.TransportError:
                 assert process.poll() is None, process.stdout.read()
                 time.sleep(0.05)
+        process.console = ""
+        while wait and "owner  " not in process.console:
+            process.console += process.stdout.readline()
         return process
 
     yield run
@@ -53,24 +56,50 @@ def start(home, made, port):
             process.wait()
 
 
+def own(process):
+    """What whoever started the server may send: the key that the console showed."""
+    return {"Authorization": "Bearer " + process.console.partition("you ask with: ")[2].split()[0]}
+
+
 def ask(port, texts, **options):
     return httpx.post(f"http://127.0.0.1:{port}/v1/bundles/inquiries/predict", json={"texts": texts}, timeout=60, **options)
 
 
 def test_serves_what_lies_in_the_home_and_finishes_what_it_accepted(start, port):
     process = start("--no-worker")
-    assert ask(port, ["無料の駐車場"]).json()["predictions"][0]["label"] == "parking"
+    headers = own(process)
+    assert ask(port, ["無料の駐車場"], headers=headers).json()["predictions"][0]["label"] == "parking"
     with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(ask, port, ["駐車場"] * 1_000) for _ in range(8)]
+        answers = [pool.submit(ask, port, ["駐車場"] * 1_000, headers=headers) for _ in range(8)]
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         done = [answer.result().status_code for answer in answers]
     assert set(done) <= {200, 429}
     assert 200 in done
     assert process.wait(60) == 0
-    out = process.stdout.read()
-    assert "open the first account with this token" in out
-    assert "Traceback" not in out
+    assert "open the first account with this token" in process.console
+    assert "Traceback" not in process.stdout.read()
+
+
+def test_a_visitor_who_seems_to_come_from_this_machine_is_not_taken_for_the_owner(start, port):
+    """As through a proxy here that rewrites Host and says nothing of whom it passes on."""
+    process = start("--no-worker")
+    assert ask(port, ["駐車場"]).status_code == 401
+    assert ask(port, ["駐車場"], headers=own(process)).status_code == 200
+
+
+def test_the_console_speaks_json(start, port):
+    process = start("--no-worker", "--json", wait=False)
+    told = json.loads(process.stdout.readline())
+    assert told["url"] == f"http://127.0.0.1:{port}"
+    for _ in range(400):
+        try:
+            assert ask(port, ["駐車場"], headers={"Authorization": f"Bearer {told['key']}"}).status_code == 200
+            break
+        except httpx.TransportError:
+            time.sleep(0.05)
+    else:
+        pytest.fail("it never answered")
 
 
 def test_others_may_not_ask_a_server_that_knows_nobody(start):
@@ -90,7 +119,8 @@ def test_with_a_key_it_opens_to_others_and_the_owner_needs_one_too(start, home, 
 
 
 def test_behind_a_public_name_nobody_is_taken_for_the_owner(start, port):
-    start("--no-worker", "--public-name", "office.example")
+    process = start("--no-worker", "--public-name", "office.example")
+    assert "you ask with" not in process.console
     assert ask(port, ["駐車場"]).status_code == 401
 
 
@@ -104,24 +134,25 @@ def test_two_on_one_port(start, port):
 
 
 def test_two_servers_on_one_store(start, home, made, port):
-    start("--no-worker")
+    first = start("--no-worker")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         other = free.getsockname()[1]
-    start("--no-worker", port=other)
-    wrote = []
+    second = start("--no-worker", port=other)
+    servers, wrote = ((port, own(first)), (other, own(second))), []
 
-    def write(at, number):
-        wrote.append(httpx.post(f"http://127.0.0.1:{at}/v1/bundles/inquiries/corrections", timeout=60,
+    def write(number):
+        at, headers = servers[number % 2]
+        wrote.append(httpx.post(f"http://127.0.0.1:{at}/v1/bundles/inquiries/corrections", timeout=60, headers=headers,
                                 json={"text": f"{number}", "label": "parking"}).status_code)
 
-    threads = [threading.Thread(target=write, args=((port, other)[i % 2], i)) for i in range(20)]
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert wrote == [201] * 20
-    texts = httpx.get(f"http://127.0.0.1:{port}/v1/bundles/inquiries/corrections").json()["corrections"]
+    texts = httpx.get(f"http://127.0.0.1:{port}/v1/bundles/inquiries/corrections", headers=own(first)).json()["corrections"]
     assert sorted(int(one["text"]) for one in texts) == list(range(20))
 
 
