@@ -27,11 +27,11 @@ BusinessName = Annotated[str | None, typer.Option("--business", metavar="NAME", 
 def forget(
     text: Annotated[list[str] | None, typer.Argument(
         metavar="[TEXT|ID]…", show_default=False,
-        help=_("What is known of the person: phone, mail, name, LINE id, or ids of messages. Left out, it is asked for."))] = None,
+        help=_("What is known of the person: phone, mail, name, LINE id, ids of messages. Left out, it is asked for."))] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=_("Only show what would go."))] = False,
     yes: Annotated[bool, typer.Option("--yes", help=_("Do not ask before it is done."))] = False,
     void: Annotated[bool, typer.Option("--void", help=_("Take the bundles out of use instead of making them again."))] = False,
-    at_most: Annotated[int, typer.Option(help=_("Refuse when more places than this speak of it."))] = 50,
+    at_most: Annotated[int, typer.Option(help=_("Refuse when more places than this speak of the person."))] = 50,
     business: BusinessName = None, json: Json = False,
 ) -> None:
     from machikoba.desk import forget as desk
@@ -106,7 +106,8 @@ def retention(
             set_days(session, one, None if days == "none" else int(days or 0), "console")
     result({"businesses": [{"id": one.id, "name": one.name, "retention_days": one.retention_days} for one in businesses]},
            [_("{name}: texts are kept {n} days").format(name=one.name, n=one.retention_days) if one.retention_days
-            else _("{name}: texts are kept until somebody deletes them").format(name=one.name) for one in businesses])
+            else _("{name}: texts are kept until somebody deletes them").format(name=one.name) for one in businesses]
+           or [_("There is no business yet: `machikoba serve` makes the first.")])
 
 
 def _asked() -> list[str]:
@@ -152,8 +153,8 @@ def _count_lines(found: list[Found]) -> list[str]:
     from machikoba.desk.forget import totals
 
     n = totals(found)
-    return [_("places   {messages} messages in bundles, {corrections} corrections, {files} waiting files, {tasks} tasks, {answers} "
-              "kept answers, {unused} folders not in use").format(**n),
+    return [_("places   {messages} messages in bundles, {corrections} corrections, {files} waiting files, {tasks} tasks, "
+              "{answers} kept answers, {unused} folders not in use").format(**n),
             _("bundles  {bundles} to be made again; {stopped} tasks to be stopped").format(**n)]
 
 
