@@ -73,13 +73,15 @@ def _notes(anything: bool, person: Person, unsearched: list[str], named: list[di
         notes.append(_("These could not be looked into, because their messages were deleted or cannot be read: {names}").format(
             names=", ".join(unsearched)))
     if named:
+        words = {"business": _("business"), "bundle": _("bundle"), "key": _("key"), "account": _("account")}
         notes.append(_("Names that you chose yourselves still hold it ({kinds}). Change them, or take the account out.").format(
-            kinds=", ".join(sorted({one["kind"] for one in named}))))
+            kinds=", ".join(words[kind] for kind in sorted({one["kind"] for one in named}))))
     if kept:
-        ends = [backup.until for backup in kept]
-        until = max(end for end in ends if end)[:10] if all(ends) else _("you delete them")
-        notes.append(_("{n} backups may still hold it, until {until}. Ask for the same again after restoring one.").format(
-            n=len(kept), until=until))
+        ends = [backup.until for backup in kept if backup.until]
+        notes.append((_("{n} backups may still hold it, until {until}. Ask for the same again after restoring one.").format(
+            n=len(kept), until=max(ends)[:10])) if len(ends) == len(kept) else
+            _("{n} backups may still hold it, until you delete them. Ask for the same again after restoring one.").format(
+                n=len(kept)))
     notes.append(_("Your own files, and copies of bundles that you gave away, are not touched."))
     if database == "postgresql":
         notes.append(_("PostgreSQL's own log, its backups and replicas keep deleted rows until they are recycled."))

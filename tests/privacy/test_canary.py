@@ -29,8 +29,10 @@ from tests.conftest import messages, write_csv
 
 LINE = "U" + "4af4980629" * 3 + "ab"
 KNOWN = ["貉山 鼬子", "090-1234-5678", "Hanako.Mujina@example.jp", LINE]
-SPELLINGS = ["貉山鼬子", "貉山 鼬子", "貉山　鼬子", "貉山・鼬子", "090-1234-5678", "09012345678", "０９０－１２３４－５６７８", "+81 90 1234 5678",
-             "Hanako.Mujina@example.jp", "ＨＡＮＡＫＯ．ＭＵＪＩＮＡ＠ｅｘａｍｐｌｅ．ｊｐ", LINE, LINE.lower()]
+SPELLINGS = ["貉山鼬子", "貉山 鼬子", "貉山　鼬子", "貉山・鼬子", "090-1234-5678", "09012345678", "０９０－１２３４－５６７８",
+             "+81 90 1234 5678", "Hanako.Mujina@example.jp", "ＨＡＮＡＫＯ．ＭＵＪＩＮＡ＠ｅｘａｍｐｌｅ．ｊｐ", LINE,
+             LINE.lower()]
+MASKED = 6  # of these, before a message is kept
 LABEL = "貉山鼬子 090-1234-5678 hanako.mujina@example.jp"  # labels are not masked
 
 
@@ -52,12 +54,13 @@ class Place:
         self.own = home / "businesses" / self.inn
         table = write_csv(tmp_path / "貉山鼬子.csv", rows())
         self.served = machikoba.tune(table, self.own / "bundles" / f"{'1' * 32}.bundle", rungs=("words",)).path
-        self.lying = machikoba.tune(table, home / "bundles" / "lying.bundle", rungs=("words",), never_automatic=("room", LABEL)).path
+        self.lying = machikoba.tune(table, home / "bundles" / "lying.bundle", rungs=("words",),
+                                    never_automatic=("room", LABEL)).path
         self.replaced = shutil.copytree(self.served, self.own / "bundles" / f"{'2' * 32}.bundle")
         shutil.copytree(self.served, self.own / "bundles" / ".3.bundle.99999999.0a0a0a0a.draft")
         shutil.copytree(self.served, home / "bundles" / ".4.bundle.99999999.0a0a0a0a.draft")
-        self.others = machikoba.tune(write_csv(tmp_path / "others.csv", messages(160, seed=3)), home / "businesses" / self.clinic /
-                                     "bundles" / f"{'5' * 32}.bundle", rungs=("words",)).path
+        theirs = home / "businesses" / self.clinic / "bundles" / f"{'5' * 32}.bundle"
+        self.others = machikoba.tune(write_csv(tmp_path / "others.csv", messages(160, seed=3)), theirs, rungs=("words",)).path
         for folder in (home / "work", self.own / "work"):
             WorkFolder(folder / "0").save("k", {"features": np.frombuffer("貉山鼬子".encode(), "uint8")})
         (self.own / "uploads").mkdir()
@@ -67,7 +70,7 @@ class Place:
         book.create_sheet("2").append([SPELLINGS[6]])
         book.save(self.own / "uploads" / "b.xlsx")
         write_csv(self.own / "uploads" / "a.csv", [(SPELLINGS[1], "x"), ("y", "z")])
-        (self.own / "uploads" / "old.csv").write_bytes("text,label\n貉山鼬子,x\n".encode("cp932", "ignore") + SPELLINGS[4].encode())
+        (self.own / "uploads" / "old.csv").write_bytes("text,label\n宿,x\n".encode("cp932") + SPELLINGS[4].encode())
         write_csv(self.own / "uploads" / "c.csv", messages(10))
         self.fill()
 
@@ -144,7 +147,8 @@ def test_nothing_of_the_person_remains_anywhere(place):
     assert not any(spelling in dump for spelling in SPELLINGS)
     assert told["found"]["corrections"] == len(SPELLINGS) * 2
     assert told["found"]["files"] == 3
-    assert {one["bundle"]: one["status"] for one in told["bundles"]} == {place.served.name: "apprentice", "lying.bundle": "apprentice"}
+    assert {one["bundle"]: one["status"] for one in told["bundles"]} == {
+        place.served.name: "apprentice", "lying.bundle": "apprentice"}
     assert told["unsearched"] == []
     assert [(one["name"], one["until"][:4]) for one in told["backups"]] == [("nightly", "2999")]
     assert any("2999-12-31" in note for note in told["notes"])
@@ -155,7 +159,8 @@ def test_nothing_of_the_person_remains_anywhere(place):
         assert not vocabulary & (grams(SPELLINGS) - others)
         assert vocabulary & others
         assert LABEL not in bundle.facts["labels"]
-        assert len(bundle.examples()) == 240
+        assert len(bundle.examples()) == 240 + MASKED
+        assert all("〔" in example["text"] for example in bundle.examples()[240:])
         assert len(explain(machikoba.load(path), "無料の駐車場").neighbours) == 3
         assert not (path.with_name(f".{path.name}{erased.REMADE}")).exists()
     assert open_bundle(place.lying).facts["never_automatic"] == ["room"]
