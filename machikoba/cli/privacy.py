@@ -12,11 +12,14 @@ from machikoba.language import _
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from sqlalchemy.orm import Session
 
     from machikoba.desk.forget import Found
+    from machikoba.store.database import Database
     from machikoba.store.tables import Business
+    from machikoba.tune.ladder import Say
     from machikoba.worker.remake import Remade
 
 SHOWN = 20  # places that are shown before it is asked
@@ -42,7 +45,6 @@ def forget(
     from machikoba.store import audit
     from machikoba.store.database import here
     from machikoba.store.migrations import upgrade
-    from machikoba.worker.remake import renewed
 
     asked = text or _asked()
     person, database = Person.known_by(asked), here()
@@ -70,11 +72,9 @@ def forget(
             desk.erase(session, one, person, "console", home())
         number = desk.note(session, found, "console", found[0].business if business else None)
         told = receipt.receipt(session, found, person, home(), number)
-    made: list[Remade] = []
+    Mode.unfinished = _("Stopped. The messages are gone; give the same command again to make the bundles again.")
     with progress() as say:
-        for one in found:
-            work = home() / "businesses" / one.business / "work" if one.business else home() / "work"
-            made += [renewed(database, path, home(), "console", say, work, void=void) for path in one.unfinished]
+        made = [_renewed(database, path, one.business, say, void) for one in found for path in one.unfinished]
     try:
         database.scrub()
     except StorageError as error:
@@ -82,6 +82,8 @@ def forget(
     result({**told, "rows": [], "bundles": [vars(one) for one in made]},
            [_("receipt  {number} of {at}").format(number=number, at=told["at"]),
             _("asked    {texts}").format(texts=" · ".join(asked)), *_count_lines(found), *map(_made_line, made), *told["notes"]])
+    if any(one.status == "waiting" for one in made):
+        raise typer.Exit(1)
 
 
 @app.command(help=_("Show or set how many days texts are kept."))
@@ -116,6 +118,19 @@ def _asked() -> list[str]:
         return [line.strip() for line in sys.stdin if line.strip()]
     return [part.strip() for part in typer.prompt(_("Phone, mail, name, LINE id or message ids, with commas between")).split(",")
             if part.strip()]
+
+
+def _renewed(database: Database, path: Path, business: str | None, say: Say, void: bool) -> Remade:
+    """The bundle at `path` made again; where that fails for now, it waits: its messages are gone already."""
+    from machikoba.errors import BundleError, RequirementError, StorageError
+    from machikoba.settings import home
+    from machikoba.worker.remake import Remade, renewed
+
+    work = home() / "businesses" / business / "work" if business else home() / "work"
+    try:
+        return renewed(database, path, home(), "console", say, work, void=void)
+    except (BundleError, RequirementError, StorageError) as error:
+        return Remade(path.name, None, None, None, "waiting", f"{error.message} {error.found}")
 
 
 def _found(session: Session, person: Any, business: str | None) -> list[Found]:
@@ -161,6 +176,9 @@ def _count_lines(found: list[Found]) -> list[str]:
 def _made_line(made: Remade) -> str:
     if made.status == "void":
         return _("void     {bundle}: out of use and deleted, {why}").format(bundle=made.bundle, why=made.why)
+    if made.status == "waiting":
+        return _("waits    {bundle}: not made again yet, {why}; give the same command again").format(
+            bundle=made.bundle, why=made.why)
     if made.status == "unchanged":
         return _("bundle   {bundle}: another worker has made it again").format(bundle=made.bundle)
     names = {"qualified": _("qualified"), "apprentice": _("apprentice")}

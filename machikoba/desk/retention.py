@@ -69,7 +69,7 @@ def sweep(database: Database, home: Path) -> Counter[str]:
     for folder in (home / "work", *(home / "businesses").glob("*/work")):
         clear_old(folder)
     if swept:
-        database.scrub()
+        database.scrub(anew=False)
     return swept
 
 

@@ -65,20 +65,22 @@ class Database:
         with self._session(self.engine) as session:
             yield session
 
-    def scrub(self) -> None:
+    def scrub(self, anew: bool = True) -> None:
         """What was deleted is not to be found in the database's files any more. Raises StorageError.
 
-        SQLite overwrites what is deleted (`secure_delete`); here the copies go that were moved or lie in its log. PostgreSQL
-        writes the tables that hold texts anew; its own log (WAL) keeps them until it is recycled.
+        SQLite overwrites what is deleted (`secure_delete`); here its log is emptied. anew: SQLite's file, or the tables of
+        PostgreSQL that hold texts, are written anew, for copies that were moved about; without, PostgreSQL only frees the
+        room. PostgreSQL's own log (WAL) keeps deleted rows until it is recycled.
         """
         alone = {"machikoba_alone": True} if self.sqlite else {"isolation_level": "AUTOCOMMIT"}
         try:
             with self.engine.execution_options(**alone).connect() as connection:
                 if not self.sqlite:
                     for table in WITH_TEXTS:
-                        connection.exec_driver_sql(f"VACUUM (FULL) {table}")
+                        connection.exec_driver_sql(f"VACUUM {'(FULL) ' if anew else ''}{table}")
                     return
-                connection.exec_driver_sql("VACUUM")
+                if anew:
+                    connection.exec_driver_sql("VACUUM")
                 if connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
                     raise self._error("store_busy", "wal_checkpoint", _("Try again in a moment."))
         except DBAPIError as error:

@@ -28,6 +28,7 @@ from machikoba.web.workshop import Workshop
 
 log = logging.getLogger("machikoba.web")
 router = APIRouter(prefix="/v1", tags=["privacy"])
+MOST_SHOWN = 1_000  # rows of a look
 SALT = secrets.token_bytes(32)  # what was asked for is told from other requests, but cannot be guessed from what is kept
 Known = Annotated[Storable, Field(min_length=1, max_length=500, examples=["090-1234-5678"])]
 
@@ -144,7 +145,8 @@ async def change_business(asked: RetentionAsked, who: Who, shop: Shop) -> Any:
 def _look(shop: Workshop, who: Visitor, person: Person) -> dict[str, Any]:
     with shop.database.reading() as session:
         found = forget.find(session, who.business_id, person, shop.home)
-        return {**receipt.receipt(session, [found], person, shop.home), "rows": [asdict(row) for row in found.rows], "tasks": []}
+        rows = [asdict(row) for row in found.rows[:MOST_SHOWN]]
+        return {**receipt.receipt(session, [found], person, shop.home), "rows": rows, "tasks": []}
 
 
 def _forget(session: Session, shop: Workshop, who: Visitor, person: Person, asked: ForgetAsked) -> dict[str, Any]:
