@@ -35,5 +35,5 @@ def tune_upload(lease: Lease, say: Say, home: Path) -> None:
             bundles.add(session, lease.business_id, wanted["name"], out, home, lease.made_by)
             lease.finish({"bundle": wanted["name"], "status": proof["status"], "test": proof.get("test")}, session)
     except CancelledError:
-        shutil.rmtree(out)  # perhaps of somebody who is to be forgotten
+        shutil.rmtree(out, ignore_errors=True)  # perhaps of somebody who is to be forgotten
         raise
