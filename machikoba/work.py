@@ -64,9 +64,7 @@ class WorkFolder:
     def begin(self) -> None:
         """Forgets what an earlier run left here, and what nobody went on with elsewhere."""
         self.end()
-        for other in self.folder.parent.glob("*"):
-            if other.stat().st_mtime < time.time() - DAYS_KEPT * 86_400:
-                shutil.rmtree(other, ignore_errors=True)
+        clear_old(self.folder.parent)
 
     def end(self) -> None:
         """Takes everything away: the run is finished."""
@@ -74,6 +72,13 @@ class WorkFolder:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
+
+
+def clear_old(folder: Path) -> None:
+    """Takes away what nobody went on with in `folder`."""
+    for run in folder.glob("*"):
+        if run.stat().st_mtime < time.time() - DAYS_KEPT * 86_400:
+            shutil.rmtree(run, ignore_errors=True)
 
 
 def key(*parts: object) -> str:

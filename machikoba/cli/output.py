@@ -16,10 +16,12 @@ from machikoba.tune.ladder import Say
 
 
 class Mode:
-    """How this process prints, set once by the command's --json; and whether --resume could go on with its command."""
+    """How this process prints, set once by the command's --json; whether --resume could go on with its command; and what is
+    said when it is stopped where something is left to do."""
 
     json = False
     resumable = False
+    unfinished = ""
 
 
 def show(lines: list[str]) -> None:
@@ -68,7 +70,7 @@ def fail(error: MachikobaError) -> int:
 
 def interrupted() -> int:
     """Says that the user stopped the run; returns the shell's exit code for it."""
-    message = _("Stopped. Nothing half-done was left behind.")
+    message = Mode.unfinished or _("Stopped. Nothing half-done was left behind.")
     way = _("Give the same command with --resume to go on from here.") if Mode.resumable else ""
     if Mode.json:
         print(json.dumps({"error": {"code": "interrupted", "message": message, "expected": "", "found": "", "next": way}},

@@ -9,8 +9,9 @@ from machikoba.language import _
 from machikoba.records.privacy import PLACEHOLDERS
 from machikoba.records.read import Records
 from machikoba.tasks.classify import RUNGS
+from machikoba.tune.finish import missing
 from machikoba.tune.ladder import Tried
-from machikoba.tune.run import Result, missing
+from machikoba.tune.run import Result
 
 
 def plan_lines(records: Records, steps: list[Tried]) -> list[str]:

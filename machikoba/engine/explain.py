@@ -55,8 +55,9 @@ def explain(service: Service, text: str, nearest: int = 3, most_words: int = 6) 
     likeness = service.likeness([text, *without_each])
     alike = likeness.kernel[0]
     past = [example for example in service.bundle.examples() if example["set"] == "train"]
-    neighbours = [Neighbour(past[row]["id"], past[row]["text"], past[row]["label"], float(alike[i]))
-                  for i in np.argsort(-alike)[:nearest] if (row := service.machine.anchors.rows[i]) < len(past)]
+    ordered = ((service.machine.anchors.rows[i], float(alike[i])) for i in np.argsort(-alike))
+    neighbours = [Neighbour(past[row]["id"], past[row]["text"], past[row]["label"], share)
+                  for row, share in ordered if row < len(past) and past[row]["text"]][:nearest]
     scores = service.machine.raw_scores(likeness)
     label = service.labels.names.index(prediction.label)
     leads = scores[:, label] - np.delete(scores, label, axis=1).max(axis=1)

@@ -312,14 +312,14 @@ def _arithmetic() -> ThreadpoolController:
 
 
 def replay(service: Service) -> list[str]:
-    """Ids of certify rows whose label or hand-off is not as in the proof; a bundle without its examples cannot pass.
+    """Ids of certify rows whose label or hand-off is not as in the proof; one whose text was deleted cannot pass.
 
     The decision compared is `would_answer`: at the certified threshold it is what a qualified bundle answers.
     """
     proved = service.bundle.proof()["certify_rows"]
     texts = {example["id"]: example["text"] for example in service.bundle.examples()}
-    if not texts:
-        return [row["id"] for row in proved]
-    predictions = service.predict([texts[row["id"]] for row in proved])
-    return [row["id"] for row, now in zip(proved, predictions, strict=True)
-            if (now.label, now.would_answer) != (row["label"], row["answered"])]
+    here = [row for row in proved if row["id"] in texts]
+    predictions = service.predict([texts[row["id"]] for row in here])
+    same = {row["id"] for row, now in zip(here, predictions, strict=True)
+            if (now.label, now.would_answer) == (row["label"], row["answered"])}
+    return [row["id"] for row in proved if row["id"] not in same]

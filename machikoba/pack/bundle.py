@@ -18,6 +18,7 @@ from machikoba.language import _
 
 FORMAT = 1
 MANIFEST = "MANIFEST.sha256"
+EXAMPLES = "examples.jsonl"
 TOKENS = "tokens.safetensors"  # in weights/: how much each token of the base counts
 SUFFIX = ".bundle"
 Stamp = tuple[int, ...]  # changes when a bundle is written again
@@ -45,9 +46,9 @@ class Bundle:
 
     def examples(self) -> list[dict[str, Any]]:
         """examples.jsonl: id, set, group, text, label; empty where the file was left out, as in an export."""
-        if not (self.path / "examples.jsonl").exists():
+        if not (self.path / EXAMPLES).exists():
             return []
-        with (self.path / "examples.jsonl").open(encoding="utf-8") as file:
+        with (self.path / EXAMPLES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
 

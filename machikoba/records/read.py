@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,8 @@ from machikoba.records.clean import canonical_labels, example_ids, normalise
 from machikoba.records.columns import SAMPLE_ROWS, Column, find_columns
 from machikoba.records.privacy import MaskedNumber, mask, refuse_my_number
 from machikoba.records.table import Row, Source, Table
-from machikoba.records.text_files import open_text
-from machikoba.records.workbooks import OLE_MAGIC, open_workbook
+from machikoba.records.text_files import lines, open_text
+from machikoba.records.workbooks import OLE_MAGIC, cells, open_workbook
 
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 TEXTS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
@@ -82,6 +83,14 @@ def open_table(path: str | Path, sheet: str | None = None) -> Table:
     except PermissionError as error:
         raise DataError("file_forbidden", _("{file} may not be read.").format(file=path), expected=_("permission to read"),
                         found=str(error.strerror), next=_("Close it in other programs or ask whoever owns it.")) from error
+
+
+def every_text(path: Path) -> Iterator[str]:
+    """All that is written in a file, whether or not it can be used: cells of every sheet, or lines. Raises DataError."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    packed = path.suffix.lower() in WORKBOOKS or head.startswith((b"PK\x03\x04", OLE_MAGIC))
+    yield from cells(path) if packed else lines(path)
 
 
 def read(path: str | Path, *, text: str | None = None, label: str | None = None, sheet: str | None = None,

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -44,6 +45,20 @@ def open_text(path: Path) -> Table:
                     next=_("Open the file in Excel and save it again as CSV or .xlsx.")) from error
 
     return with_header(source, read)
+
+
+def lines(path: Path) -> Iterator[str]:
+    """Every line, also of a file that is damaged: then in each encoding that it could be of."""
+    try:
+        codecs_ = [detect_encoding(path)[0]]
+    except DataError:
+        codecs_ = ["utf-8", "cp932", "euc_jp"]
+    for codec in codecs_:
+        for line in path.read_bytes().decode(codec, "ignore").splitlines():
+            yield line
+            if "\\u" in line:  # as JSON writes what is not ASCII
+                with contextlib.suppress(ValueError, RecursionError):
+                    yield json.dumps(json.loads(line), ensure_ascii=False)
 
 
 def detect_encoding(path: Path) -> tuple[str, str]:

@@ -21,18 +21,7 @@ OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # .xls, and the container of a 
 
 def open_workbook(path: Path, sheet: str | None) -> Table:
     """The table on `sheet`, or on the first sheet that holds anything. Raises DataError."""
-    _refuse_bomb(path)
-    try:
-        book = CalamineWorkbook.from_filelike(io.BytesIO(path.read_bytes()))  # the kind by content, not by name
-    except PasswordError as error:
-        raise _protected(path) from error
-    except (CalamineError, OSError, ValueError) as error:
-        if _encrypted(path):
-            raise _protected(path) from error
-        raise DataError(
-            "workbook_broken", _("{file} cannot be opened as a workbook.").format(file=path.name),
-            expected=_("an .xlsx, .xls or .ods file"), found=str(error)[:200],
-            next=_("Open it in Excel, save it again as .xlsx, and try that file.")) from error
+    book = _book(path)
     names = book.sheet_names
     if sheet is not None and sheet not in names:
         raise DataError("sheet_missing", _("{file} has no sheet {sheet}.").format(file=path.name, sheet=sheet),
@@ -61,6 +50,29 @@ def open_workbook(path: Path, sheet: str | None) -> Table:
                     top=top + 1, bottom=bottom + 1, left=letter(left), right=letter(right)),
                 next=_("In Excel choose \"Unmerge Cells\", fill the gaps, save, and try again."))
     return table
+
+
+def cells(path: Path) -> Iterator[str]:
+    """Every filled cell of every sheet. Raises DataError."""
+    book = _book(path)
+    for name in book.sheet_names:
+        for row in book.get_sheet_by_name(name).to_python():
+            yield from filter(None, map(_text, row))
+
+
+def _book(path: Path) -> CalamineWorkbook:
+    _refuse_bomb(path)
+    try:
+        return CalamineWorkbook.from_filelike(io.BytesIO(path.read_bytes()))  # the kind by content, not by name
+    except PasswordError as error:
+        raise _protected(path) from error
+    except (CalamineError, OSError, ValueError) as error:
+        if _encrypted(path):
+            raise _protected(path) from error
+        raise DataError(
+            "workbook_broken", _("{file} cannot be opened as a workbook.").format(file=path.name),
+            expected=_("an .xlsx, .xls or .ods file"), found=str(error)[:200],
+            next=_("Open it in Excel, save it again as .xlsx, and try that file.")) from error
 
 
 def _filled(book: CalamineWorkbook, name: str) -> bool:

@@ -31,10 +31,9 @@ class Broken:
 
 
 def record(session: Session, actor: str, action: str, subject: str, business_id: str | None = None,
-           facts: Mapping[str, Fact] | None = None) -> None:
-    """Adds an entry in the transaction of what it tells of. actor and subject: ids such as "person:…"."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+           facts: Mapping[str, Fact] | None = None) -> Entry:
+    """Adds an entry in the transaction of what it tells of, and gives it back. actor and subject: ids such as "person:…"."""
+    alone(session)
     last = session.execute(select(Entry.number, Entry.hash).order_by(Entry.number.desc()).limit(1)).first()
     number, before = (last.number + 1, last.hash) if last else (1, START)
     entry = Entry(number=number, at=now(), business_id=business_id, actor=actor, action=action, subject=subject,
@@ -42,6 +41,13 @@ def record(session: Session, actor: str, action: str, subject: str, business_id:
     entry.hash = sealed(entry)
     session.add(entry)
     session.flush()
+    return entry
+
+
+def alone(session: Session) -> None:
+    """Until the transaction ends nobody else writes what the audit tells of. SQLite has one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
 
 
 def sealed(entry: Entry) -> str:

@@ -19,6 +19,7 @@ from machikoba.settings import home
 FILE = "machikoba.sqlite"
 WAIT_SECONDS = 10  # for whoever is writing
 CONNECTIONS = 10
+WITH_TEXTS = ("corrections", "writes", "jobs")  # tables that may hold a customer's words
 # What the databases say when the disk is full: SQLite in words, PostgreSQL by a code.
 FULL_WORDS, FULL_CODES = ("database or disk is full", "no space left on device"), ("53100",)
 READ_ONLY_WORDS, READ_ONLY_CODES = ("readonly database", "unable to open database file"), ("25006", "42501")
@@ -63,6 +64,27 @@ class Database:
         """One consistent look; what is changed in it is not kept."""
         with self._session(self.engine) as session:
             yield session
+
+    def scrub(self, anew: bool = True) -> None:
+        """What was deleted is not to be found in the database's files any more. Raises StorageError.
+
+        SQLite overwrites what is deleted (`secure_delete`); here its log is emptied. anew: SQLite's file, or the tables of
+        PostgreSQL that hold texts, are written anew, for copies that were moved about; without, PostgreSQL only frees the
+        room. PostgreSQL's own log (WAL) keeps deleted rows until it is recycled.
+        """
+        alone = {"machikoba_alone": True} if self.sqlite else {"isolation_level": "AUTOCOMMIT"}
+        try:
+            with self.engine.execution_options(**alone).connect() as connection:
+                if not self.sqlite:
+                    for table in WITH_TEXTS:
+                        connection.exec_driver_sql(f"VACUUM {'(FULL) ' if anew else ''}{table}")
+                    return
+                if anew:
+                    connection.exec_driver_sql("VACUUM")
+                if connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+                    raise self._error("store_busy", "wal_checkpoint", _("Try again in a moment."))
+        except DBAPIError as error:
+            raise self.told(error) from error
 
     def close(self) -> None:
         """Gives the connections back."""
@@ -138,9 +160,12 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=ON")
 
 
 def _begin_sqlite(connection: Any) -> None:
+    if connection.get_execution_options().get("machikoba_alone"):
+        return  # VACUUM and checkpoints stand outside of transactions
     # A transaction that reads first and then writes would fail instead of wait when another has written in between.
     immediate = connection.get_execution_options().get("machikoba_writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -76,7 +76,10 @@ class Lease:
             raise CancelledError
 
     def finish(self, result: Mapping[str, Any], session: Session | None = None) -> None:
-        """The job is done; with `session`, in the transaction that also writes what it made. Raises LostError."""
+        """The job is done; with `session`, in the transaction that also writes what it made.
+
+        Raises LostError; CancelledError where it was to be stopped: what it made must then not be kept.
+        """
         self._end("done", session, result=dict(result))
 
     def fail(self, error: MachikobaError) -> None:
@@ -100,6 +103,8 @@ class Lease:
                 self._end(state, own, result, error)
             return
         job = self._mine(session)
+        if state == "done" and job.cancel_wanted:
+            raise CancelledError
         job.state, job.result, job.error, job.ended_at, job.lease_until = state, result, error, now(), None
         audit.record(session, "worker", f"job.{state}", f"job:{job.id}", job.business_id, {"attempt": self.attempt})
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 ID = String(32)
+WRITES_KEPT_HOURS = 24  # answers to idempotency keys
 
 
 def new_id() -> str:

@@ -13,14 +13,19 @@ from machikoba.tune.ladder import Tried
 from machikoba.tune.options import Options
 
 
-def recipe(records: Records, options: Options, facts: dict[str, Any], choice: Choice, chosen: Tried,
-           started: datetime) -> str:
-    """The recipe as TOML."""
+def source_of(records: Records) -> dict[str, Any]:
+    """Where the examples come from, for the recipe."""
     source = records.source
+    return {"file": source.path.name, "sha256": files.digest(source.path), "sheet": source.sheet, "encoding": source.encoding,
+            "text": records.text.name, "label": records.label and records.label.name,
+            "date": records.date and records.date.name, "rows": records.rows_read}
+
+
+def recipe(data: dict[str, Any], options: Options, facts: dict[str, Any], choice: Choice, chosen: Tried,
+           started: datetime) -> str:
+    """The recipe as TOML. data: as of `source_of`."""
     sections: dict[str, dict[str, Any]] = {
-        "data": {"file": source.path.name, "sha256": files.digest(source.path), "sheet": source.sheet,
-                 "encoding": source.encoding, "text": records.text.name, "label": records.label and records.label.name,
-                 "date": records.date and records.date.name, "rows": records.rows_read},
+        "data": data,
         "settings": {key: value for key, value in asdict(options).items() if key not in ("text", "label", "sheet")},
         "base": facts["base"] or {}, "rung": {"name": chosen.rung.name},
         "choice": asdict(choice), "versions": facts["versions"], "machine": {"processor": facts["machine"]},

@@ -55,6 +55,13 @@ async def _workshop(request: Request) -> Workshop:
     return workshop(request)  # what is not async goes through a thread, at every request
 
 
+def signed_in_only(who: Visitor) -> None:
+    """Raises AccessError, texts_not_for_keys: a program, whose key may lie anywhere, sees no past text."""
+    if not who.signed_in:
+        raise AccessError("texts_not_for_keys", _("Past texts are shown to signed-in staff only."),
+                          next=_("Sign in on the server's pages."))
+
+
 Who = Annotated[Visitor, Depends(visitor)]
 Shop = Annotated[Workshop, Depends(_workshop)]
 

@@ -16,7 +16,7 @@ from machikoba.engine.runtime import Service
 from machikoba.errors import OptionError
 from machikoba.language import _
 from machikoba.tasks.classify import Prediction
-from machikoba.web.access import Shop, Who
+from machikoba.web.access import Shop, Who, signed_in_only
 from machikoba.web.once import IdempotencyKey, once
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions, Storable
@@ -76,9 +76,7 @@ async def list_corrections(name: Named, who: Who, shop: Shop, after: Annotated[
         str | None, Query(max_length=32, description="Id of the last one seen.")] = None) -> Any:
     """What was corrected, oldest first, 200 at a time. Past texts are shown to signed-in staff only, never to a key."""
     who.must_be("staff")
-    if not who.signed_in:
-        raise RequestError(403, "texts_not_for_keys", _("Past texts are shown to signed-in staff only."),
-                           next=_("Sign in on the server's pages."))
+    signed_in_only(who)
 
     def read() -> list[Any]:
         with shop.database.reading() as session:

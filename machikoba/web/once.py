@@ -15,11 +15,10 @@ from sqlalchemy.orm import Session
 
 from machikoba.language import _
 from machikoba.store.people import Visitor
-from machikoba.store.tables import Write, now
+from machikoba.store.tables import WRITES_KEPT_HOURS, Write, now
 from machikoba.web.problems import RequestError
 from machikoba.web.workshop import Workshop
 
-KEPT_HOURS = 24
 IdempotencyKey = Annotated[str | None, Header(
     alias="Idempotency-Key", min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$",
     description="Of your choice, new for each write: the same write sent again with it is done once.")]
@@ -41,7 +40,7 @@ def once(shop: Workshop, who: Visitor, key: str | None, route: str, asked: Any, 
             if (known := session.get(Write, (who.business_id, key))) is not None:
                 return _again(known, digest)
             given = write(session)
-            session.execute(delete(Write).where(Write.created_at < now() - timedelta(hours=KEPT_HOURS)))
+            session.execute(delete(Write).where(Write.created_at < now() - timedelta(hours=WRITES_KEPT_HOURS)))
             session.add(Write(business_id=who.business_id, key=key, digest=digest, status=status, answer=given))
         return JSONResponse(given, status)
     except IntegrityError:  # the same request at the same moment was quicker; its answer is there now

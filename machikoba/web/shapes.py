@@ -14,7 +14,8 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")  # which not every database keeps, and nobody types
 
 
-def _whole(number: Any) -> Any:
+def whole(number: Any) -> Any:
+    """A number as Python counts it."""
     return int(number) if isinstance(number, float) and number.is_integer() else number  # to JSON, 30.0 is an integer too
 
 
@@ -111,7 +112,7 @@ class Tasks(BaseModel):
 class KeyAsked(Asked):
     name: Name = Field(examples=["受付のプログラム"])
     role: Literal["staff", "viewer"] = "staff"
-    days: Annotated[int, Field(ge=1, le=3_650), BeforeValidator(_whole)] | None = None
+    days: Annotated[int, Field(ge=1, le=3_650), BeforeValidator(whole)] | None = None
 
 
 class KeyShown(BaseModel):

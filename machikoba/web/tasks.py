@@ -75,13 +75,13 @@ async def list_tasks(who: Who, shop: Shop) -> Any:
             return list(session.scalars(select(Job).where(Job.business_id == who.business_id)
                                         .order_by(Job.created_at.desc(), Job.id).limit(SHOWN)))
 
-    return {"tasks": [shown(job) for job in await run_in_threadpool(read)]}
+    return {"tasks": [shown(job, who) for job in await run_in_threadpool(read)]}
 
 
 @router.get("/{task}", summary="Follow a task", response_model=TaskShown, responses=documented(401, 403, 404, 422, 503))
 async def follow(task: Numbered, who: Who, shop: Shop) -> Any:
     """How far it is."""
-    return shown(await run_in_threadpool(_find, shop, who, task))
+    return shown(await run_in_threadpool(_find, shop, who, task), who)
 
 
 @router.post("/{task}/cancel", summary="Stop a task", response_model=TaskShown, responses=documented(401, 403, 404, 422, 503))
@@ -95,11 +95,11 @@ async def cancel(task: Numbered, who: Who, shop: Shop) -> Any:
             if job is None or job.business_id != who.business_id:
                 raise _unknown()
             jobs.cancel(session, job, who.who)
-        if job.state == "cancelled":  # no worker has it, so nobody else deletes what was sent
+        if job.state == "cancelled" and "upload" in job.options:  # no worker has it, so nobody else deletes what was sent
             (upload_folder(shop.home, who.business_id) / Path(job.options["upload"]).name).unlink(missing_ok=True)
         return job
 
-    return shown(await run_in_threadpool(write))
+    return shown(await run_in_threadpool(write), who)
 
 
 def upload_folder(home: Path, business_id: str) -> Path:
@@ -107,9 +107,12 @@ def upload_folder(home: Path, business_id: str) -> Path:
     return home / "businesses" / business_id / "uploads"
 
 
-def shown(job: Job) -> dict[str, Any]:
-    """A task as the API shows it."""
-    return {field: getattr(job, field) for field in FIELDS}
+def shown(job: Job, who: Visitor) -> dict[str, Any]:
+    """A task as the API shows it. What an error quotes of a file may be a customer's words: that is for signed-in staff only."""
+    told = {field: getattr(job, field) for field in FIELDS}
+    if job.error and not (who.signed_in and who.role in ("staff", "owner")):
+        told["error"] = {**job.error, "expected": "", "found": ""}
+    return told
 
 
 def _add(session: Any, who: Visitor, options: dict[str, Any], upload: Path) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def _add(session: Any, who: Visitor, options: dict[str, Any], upload: Path) -> d
         raise RequestError(429, "tasks_waiting", _("Too many tasks are waiting."),
                            expected=_("at most {n}").format(n=MOST_WAITING), next=_("Wait until one has ended, or stop one."))
     job = jobs.add(session, who.business_id, "tune", {**options, "upload": upload.name}, who.who)
-    return TaskShown.model_validate(shown(job)).model_dump(mode="json")
+    return TaskShown.model_validate(shown(job, who)).model_dump(mode="json")
 
 
 def _find(shop: Workshop, who: Visitor, task: str) -> Job:

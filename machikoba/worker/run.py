@@ -9,21 +9,24 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from machikoba.desk.retention import sweep
 from machikoba.errors import MachikobaError, StorageError
 from machikoba.language import _
 from machikoba.store import jobs
 from machikoba.store.database import Database
 from machikoba.store.jobs import CancelledError, Lease, LostError
 from machikoba.tune.ladder import Say
+from machikoba.worker.remake import remake_job
 from machikoba.worker.tune import tune_upload
 
 log = logging.getLogger("machikoba.worker")
 NICENESS = 10  # whoever waits for an answer comes first
 BEAT_SECONDS = 10.0  # six of them to a lease
 LOOK_SECONDS = 1.0  # for new jobs
+SWEEP_SECONDS = 3_600.0
 # What is done for a job: given its lease, a way to say how far it is, and the home.
 Kind = Callable[[Lease, Say, Path], None]
-KINDS: dict[str, Kind] = {"tune": tune_upload}
+KINDS: dict[str, Kind] = {"tune": tune_upload, "remake": remake_job}
 
 
 class StoppedError(Exception):
@@ -75,7 +78,11 @@ class Worker:
         """Works until it shall stop. A store that does not answer is asked again."""
         if hasattr(os, "nice"):
             os.nice(NICENESS)
+        swept = float("-inf")
         while not self.stop.is_set():
+            if time.monotonic() >= swept + SWEEP_SECONDS:
+                self.sweep()
+                swept = time.monotonic()
             try:
                 lease = jobs.take(self.database, self.name)
             except StorageError:
@@ -85,6 +92,14 @@ class Worker:
                 self.stop.wait(LOOK_SECONDS)
             else:
                 self.work(lease)
+
+    def sweep(self) -> None:
+        """Deletes what is kept no longer; what fails now is tried again in an hour."""
+        try:
+            if swept := sweep(self.database, self.home):
+                log.info("swept away: %s", ", ".join(f"{name} {n}" for name, n in sorted(swept.items())))
+        except (MachikobaError, OSError) as error:
+            log.warning("could not sweep: %s", getattr(error, "code", type(error).__name__))
 
     def work(self, lease: Lease) -> None:
         """One job, to its end or until it is lost, stopped or given back."""

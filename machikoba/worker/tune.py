@@ -1,13 +1,14 @@
 """A tuning as a job: an uploaded file becomes a bundle with a name."""
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from machikoba.desk import bundles
 from machikoba.errors import MachikobaError
 from machikoba.pack.bundle import SUFFIX, open_bundle
-from machikoba.store.jobs import Lease
+from machikoba.store.jobs import CancelledError, Lease
 from machikoba.tune.ladder import Say
 from machikoba.tune.options import Options, seconds
 from machikoba.tune.run import tune
@@ -24,11 +25,15 @@ def tune_upload(lease: Lease, say: Say, home: Path) -> None:
         if wanted.get("budget"):
             given["budget_seconds"] = seconds(wanted["budget"])
         try:
-            tune(upload, Options(**given), out, say, resume=lease.attempt > 1)
+            tune(upload, Options(**given), out, say, resume=lease.attempt > 1, work_in=folder / "work")
         except MachikobaError:
             if not out.exists():  # a worker that had lost the job may have finished it in the meantime
                 raise
     proof = open_bundle(out).proof()
-    with lease.database.writing() as session:
-        bundles.add(session, lease.business_id, wanted["name"], out, home, lease.made_by)
-        lease.finish({"bundle": wanted["name"], "status": proof["status"], "test": proof.get("test")}, session)
+    try:
+        with lease.database.writing() as session:
+            bundles.add(session, lease.business_id, wanted["name"], out, home, lease.made_by)
+            lease.finish({"bundle": wanted["name"], "status": proof["status"], "test": proof.get("test")}, session)
+    except CancelledError:
+        shutil.rmtree(out, ignore_errors=True)  # perhaps of somebody who is to be forgotten
+        raise

@@ -155,6 +155,24 @@ class Businesses(RuleBasedStateMachine):
         if answer.status_code == 201:
             side.canaries.add(answer.json()["id"])
 
+    @rule(which=sides_, dry_run=st.booleans())
+    def forget(self, which, dry_run):
+        """Asks for the others' people as well as for its own."""
+        side, other = self.sides[which], self.sides[1 - which]
+
+        def texts(of):
+            with self.shop.database.reading() as session:
+                return len(session.scalars(select(Correction).where(Correction.business_id == of.id)).all())
+
+        before = texts(side), texts(other)
+        answer = side.ask("POST", "/v1/forget", True, json={
+            "texts": [f"canary-{one.name}-{kind}" for one in self.sides for kind in ("text", "file")], "at_most": 1_000,
+            "dry_run": dry_run})
+        # What it asked for is its own word; so is what a look shows it of its own.
+        assert answer.status_code == 200
+        assert (texts(side), texts(other)) == (before if dry_run else (0, before[1]))
+        assert answer.json()["found"]["corrections"] == before[0]
+
     @rule(which=sides_)
     def invite(self, which):
         side = self.sides[which]
