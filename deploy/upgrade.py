@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WELL_SECONDS = 120  # to start, migrations included
 AGAIN_SECONDS = 10  # for a version that was started some time ago
 LOOK_SECONDS = 0.5
+KEEP_DAYS = 30  # for which there is a way back
 RUNNING, LAST = "upgrading.json", "upgraded.json"  # the change under way, and the last one that was made
 
 
@@ -85,8 +86,7 @@ def change(place: Place, old: str, new: str, data: str | None = None) -> None:
     """From `old` to `new`, whose data comes from the backup `data` where one is given; back to `old` if anything fails."""
     try:
         place.stop()
-        made = str(place.machikoba(old, "backup")["file"])
-        say("backup", made)
+        made = backup(place, old)
     except BaseException:
         try:
             place.start()
@@ -108,6 +108,13 @@ def change(place: Place, old: str, new: str, data: str | None = None) -> None:
     write(place, LAST, noted)
     (place.folder / RUNNING).unlink()
     say("at work", new, "the version before and its data: --back")
+
+
+def backup(place: Place, name: str) -> str:
+    """The file in which everything is."""
+    made = str(place.machikoba(name, "backup", "--keep-days", str(KEEP_DAYS))["file"])
+    say("backup", made)
+    return made
 
 
 def put_back(place: Place, noted: dict[str, str]) -> None:
@@ -139,7 +146,7 @@ def recover(place: Place) -> None:
         place.well(noted["to"], min(AGAIN_SECONDS, place.patience))
     except FailedError:
         with contextlib.suppress(FailedError):
-            say("backup", str(place.machikoba(str(place.current()), "backup")["file"]))
+            backup(place, str(place.current()))
         put_back(place, noted)
         say("at work", noted["from"])
     else:

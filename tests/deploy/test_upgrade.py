@@ -165,7 +165,7 @@ def test_a_new_version_is_put_to_work(town):
     assert town.data == f"rows 1.0-old {town.current}"
     assert town.versions == ["1.0-old", town.current]
     steps = [line.replace(town.current, "NEW") for line in (town.home / "log").read_text().splitlines()]
-    assert steps == ["NEW doctor --json", "stop 1.0-old", "1.0-old backup --json", "start NEW"]
+    assert steps == ["NEW doctor --json", "stop 1.0-old", "1.0-old backup --keep-days 30 --json", "start NEW"]
 
 
 def test_and_back_with_the_data_of_then(town):

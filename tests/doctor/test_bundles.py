@@ -80,7 +80,7 @@ def test_proved_on_another_machine(home):
     folder = bundle(home, made_on="another")
     found = bundles.examine(home, [])
     assert states(found)[1] == ("proof", WARN)
-    assert f"machikoba prove '{folder.resolve()}'" in found.findings[1].next
+    assert f'machikoba prove "{folder.resolve()}"' in found.findings[1].next
     key = f"{open_bundle(folder).fingerprint}/{machine()}"
     replays.remember(home, key, False)
     assert states(bundles.examine(home, []))[1] == ("proof", WARN)
