@@ -9,10 +9,34 @@ from pathlib import Path
 
 import psutil
 
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
 
 def available_mib() -> int:
-    """Memory that programs could still take on this machine."""
-    return int(psutil.virtual_memory().available // 2**20)
+    """Memory that this process could still take: what the machine has left and its container or unit allows."""
+    return max(0, min([psutil.virtual_memory().available, *(limit - used for limit, used in _limits())]) >> 20)
+
+
+def total_mib() -> int:
+    """Memory of this machine, or of the container or unit that this process is in."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _used in _limits())]) >> 20
+
+
+def _limits() -> list[tuple[int, int]]:
+    """(limit, used) in bytes of each control group around this process that has a limit: Linux, version 2."""
+    try:
+        own = next(line[3:] for line in OWN_CGROUP.read_text(encoding="utf-8").splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    found, folder = [], CGROUPS / own.lstrip("/")
+    while folder.is_relative_to(CGROUPS):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no such file at the root, "max" where there is no limit
+            limit = int((folder / "memory.max").read_text(encoding="ascii"))
+            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+            cached = int(dict(line.split() for line in lines)["inactive_file"])  # is given up when memory is needed
+            found.append((limit, int((folder / "memory.current").read_text(encoding="ascii")) - cached))
+        folder = folder.parent
+    return found
 
 
 def peak_mib() -> int:

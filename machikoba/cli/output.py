@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +46,9 @@ def command(*words: str | Path) -> str:
     started = Path(sys.argv[0])
     program = ("machikoba" if found else "python -m machikoba" if started.name == "__main__.py"
                else short(started.absolute()))
-    return " ".join([program, *(shlex.quote(short(word) if isinstance(word, Path) else word) for word in words)])
+    plain = [short(word) if isinstance(word, Path) else word for word in words]
+    # Neither cmd nor PowerShell takes what shlex does to a name with spaces.
+    return " ".join([program, subprocess.list2cmdline(plain) if os.name == "nt" else shlex.join(plain)])
 
 
 def short(path: Path) -> str:

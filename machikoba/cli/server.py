@@ -1,4 +1,4 @@
-"""The commands that keep running, and those that look after what they serve."""
+"""The commands that keep running."""
 from __future__ import annotations
 
 import signal
@@ -22,6 +22,8 @@ def serve(
     port: Annotated[int, typer.Option(help=_("Port to listen on."))] = PORT,
     public_name: Annotated[list[str] | None, typer.Option(
         metavar="NAME", help=_("Name under which others reach it. May be repeated."))] = None,
+    behind_proxy: Annotated[list[str] | None, typer.Option(
+        metavar="ADDRESS", help=_("Address of a proxy that says where requests come from. May be repeated."))] = None,
     business: Annotated[str, typer.Option(help=_("Name of the first business."))] = "machikoba",
     no_worker: Annotated[bool, typer.Option("--no-worker", help=_("Leave tunings to a worker started elsewhere."))] = False,
     json: Json = False,
@@ -29,9 +31,11 @@ def serve(
     from machikoba.pack.bundle import find_bundle
     from machikoba.settings import home
     from machikoba.store.database import here
+    from machikoba.web.proxy import addresses
     from machikoba.web.serve import Supervisor, prepare
     from machikoba.web.serve import serve as run
 
+    proxies = addresses(behind_proxy or [])
     database = here()
     given = [find_bundle(name, home()).resolve() for name in bundle or []]
     shop, token = prepare(home(), database, given, host, public_name or [], business)
@@ -45,7 +49,7 @@ def serve(
     try:
         if supervisor:
             supervisor.start()
-        run(shop, host, port, public_name or [])
+        run(shop, host, port, public_name or [], proxies)
     finally:
         if supervisor:
             supervisor.end()
@@ -69,31 +73,3 @@ def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the stor
     database = here()
     upgrade(database)
     Worker(home(), database, name or f"worker-{uuid.uuid4().hex[:8]}", stop).run()
-
-
-@app.command(help=_("Make a key with which a program may ask the server."))
-def key(
-    name: Annotated[str, typer.Argument(help=_("What the key is for."), show_default=False)],
-    role: Annotated[str, typer.Option(help=_("staff or viewer."))] = "staff",
-    days: Annotated[int | None, typer.Option(help=_("Days until it ends (default: never)."))] = None,
-    json: Json = False,
-) -> None:
-    from sqlalchemy import select
-
-    from machikoba.errors import OptionError
-    from machikoba.store import people
-    from machikoba.store.database import here
-    from machikoba.store.migrations import upgrade
-    from machikoba.store.tables import Business
-
-    if role not in ("staff", "viewer"):
-        raise OptionError("option_wrong", _("The value of --{name} cannot be used.").format(name="role"),
-                          expected="staff, viewer", found=role, next=_("Choose one of these."))
-    database = here()
-    upgrade(database)
-    with database.writing() as session:
-        first = session.scalars(select(Business).order_by(Business.created_at).limit(1)).first()
-        first = first or people.add_business(session, "machikoba", "console")
-        made, secret = people.add_key(session, first.id, name, role, "console", days)
-    result({"id": made.id, "key": secret},
-           [_("key      {key}").format(key=secret), _("It is shown this once. Keep it like a password.")])

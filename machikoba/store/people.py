@@ -71,7 +71,8 @@ def first_owner(session: Session, business_name: str) -> str | None:
     business = session.scalars(select(Business).order_by(Business.created_at).limit(1)).first()
     if business is None:
         business = add_business(session, business_name, "console")
-    for old in session.scalars(select(Invitation).where(Invitation.made_by == "console", Invitation.used_at.is_(None))):
+    for old in session.scalars(select(Invitation).where(Invitation.made_by == "console", Invitation.used_at.is_(None),
+                                                        Invitation.business_id == business.id, Invitation.role == "owner")):
         old.expires_at = now()
     return invite(session, business.id, "owner", "console")
 

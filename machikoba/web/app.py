@@ -17,14 +17,15 @@ from machikoba.language import _
 from machikoba.web import bundles, keys, people, privacy, problems, tasks
 from machikoba.web.guard import LOOPBACK, Guard
 from machikoba.web.problems import RequestError, documented
+from machikoba.web.proxy import forwarded
 from machikoba.web.shapes import Health
 from machikoba.web.workshop import Workshop
 
 ABOUT = "A bundle sorts messages, says how sure it is, and leaves to a person what it is not sure of."
 
 
-def create_app(shop: Workshop, hosts: Collection[str] = LOOPBACK) -> FastAPI:
-    """The server for `shop`, asked under the names `hosts`; it closes the shop when it ends."""
+def create_app(shop: Workshop, hosts: Collection[str] = LOOPBACK, names: Collection[str] = ()) -> FastAPI:
+    """The server for `shop`, asked as `hosts`, from outside under the public `names`; it closes the shop when it ends."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -53,17 +54,17 @@ def create_app(shop: Workshop, hosts: Collection[str] = LOOPBACK) -> FastAPI:
         return PlainTextResponse(measures.text(), media_type="text/plain; version=0.0.4")
 
     app.add_middleware(_Measured, measures=measures)
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Guard, hosts=hosts, names=names)
     return app
 
 
 def _from_here(request: Request) -> bool:
     """Whether a program on this machine asks, and not somebody through a proxy on it."""
-    forwarded = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
     try:
-        return not forwarded and request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+        address = ipaddress.ip_address(request.client.host if request.client else "")
     except ValueError:
         return False
+    return address.is_loopback and not forwarded(request.headers)
 
 
 class _Measures:

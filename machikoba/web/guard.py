@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machikoba.language import LANGUAGES, _, use_language
 from machikoba.web.problems import RequestError, StoppedReading, answer
+from machikoba.web.proxy import forwarded
 
 MOST_BYTES = 4 << 20  # of a body
 MOST_UPLOAD_BYTES = 64 << 20  # of a body with a file
@@ -28,10 +29,12 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware. hosts: names under which the server may be asked, without ports."""
+    """ASGI middleware. hosts: names under which the server may be asked, without ports; names: more of them, the only ones
+    that whoever comes through a proxy can mean."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
-        self.app, self.hosts = app, frozenset(host.lower() for host in hosts)
+    def __init__(self, app: ASGIApp, hosts: Collection[str], names: Collection[str] = ()) -> None:
+        self.app, self.names = app, frozenset(name.lower() for name in names)
+        self.hosts = self.names | {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,10 +60,14 @@ class Guard:
 
     def _refused(self, scope: Scope, headers: Headers) -> RequestError | None:
         host = headers.get("host", "")
-        if _name(host) not in self.hosts:
+        through_proxy = bool(self.names) and forwarded(headers)
+        known = self.names if through_proxy else self.hosts  # nobody outside asks for 127.0.0.1: the proxy has put it there
+        if _name(host) not in known:
             return RequestError(400, "host_unknown", _("This server does not go by that name."),
-                                expected=", ".join(sorted(self.hosts)), found=_name(host)[:100],
-                                next=_("Start the server with --public-name NAME."))
+                                expected=", ".join(sorted(known)), found=_name(host)[:100],
+                                next=_("Let the proxy pass the Host header on as it came, and start the server with "
+                                       "--public-name NAME.") if through_proxy else
+                                _("Start the server with --public-name NAME."))
         if scope["method"] not in SAFE:
             origin = headers.get("origin")
             foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()

@@ -25,6 +25,7 @@ from machikoba.store.migrations import upgrade
 from machikoba.store.tables import Business
 from machikoba.web.app import create_app
 from machikoba.web.guard import LOOPBACK
+from machikoba.web.proxy import BehindProxy
 from machikoba.web.workshop import Workshop
 
 HEAD_SECONDS = 15.0  # until a client has said what it wants
@@ -84,9 +85,13 @@ class _Patient(H11Protocol):
             self._deadline = None
 
 
-def serve(shop: Workshop, host: str, port: int, names: list[str]) -> None:
-    """Answers until it is told to stop, then finishes what it accepted. Raises RequirementError where the port is taken."""
-    config = uvicorn.Config(create_app(shop, [*LOOPBACK, host, *names]), host=host, port=port, http=_Patient, ws="none",
+def serve(shop: Workshop, host: str, port: int, names: list[str], proxies: list[str]) -> None:
+    """Answers until it is told to stop, then finishes what it accepted. Raises RequirementError where the port is taken.
+
+    proxies: addresses whose word on where requests come from is taken.
+    """
+    app = BehindProxy(create_app(shop, [*LOOPBACK, host], names), proxies)
+    config = uvicorn.Config(app, host=host, port=port, http=_Patient, ws="none", proxy_headers=False,
                             log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30,
                             timeout_graceful_shutdown=GRACE_SECONDS, limit_concurrency=MOST_CONNECTIONS)
     server = uvicorn.Server(config)

@@ -31,6 +31,11 @@ def newest() -> str:
     return head
 
 
+def versions() -> list[str]:
+    """All that this machikoba knows."""
+    return [step.revision for step in ScriptDirectory.from_config(config()).walk_revisions()]
+
+
 def current(connection: Connection) -> str | None:
     """The version of the store; None where there is none yet."""
     return MigrationContext.configure(connection).get_current_revision()
@@ -49,9 +54,8 @@ def upgrade(database: Database, version: str = "head") -> None:
         connection = session.connection()
         if not database.sqlite:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-        here, script = current(connection), ScriptDirectory.from_config(config())
-        known = [step.revision for step in script.walk_revisions()]
-        if here is not None and here not in known:
+        here = current(connection)
+        if here is not None and here not in versions():
             raise StorageError("store_newer", _("The store was last used by a newer machikoba."),
                                expected=_("version {n} or older").format(n=newest()), found=_("version {n}").format(n=here),
                                next=_("Update machikoba: pip install --upgrade machikoba"))
