@@ -4,6 +4,7 @@
     ├── DataError          the records: a file, a sheet, a column, a row
     ├── BaseError          the open model: not here, not readable, not the one expected
     ├── BundleError        a bundle: damaged, of a newer format, made for another base
+    ├── BackupError        a backup: not one, damaged, of a newer format, under another passphrase
     ├── OptionError        an option whose value cannot be used
     ├── StorageError       the disk or the database: full, read-only, no permission, not there
     ├── AccessError        who asks is not known, or may not do this
@@ -15,7 +16,8 @@ language of the user; `code` never changes with the language.
 from __future__ import annotations
 
 __all__ = [
-    "AccessError", "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError", "StorageError",
+    "AccessError", "BackupError", "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError",
+    "StorageError",
 ]
 
 
@@ -56,6 +58,10 @@ class BaseError(MachikobaError):
 
 class BundleError(MachikobaError):
     """The bundle is damaged, of a newer format, or does not fit."""
+
+
+class BackupError(MachikobaError):
+    """The backup is not one, is damaged, of a newer format, or under another passphrase."""
 
 
 class OptionError(MachikobaError):

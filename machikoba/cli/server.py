@@ -28,34 +28,37 @@ def serve(
 ) -> None:
     from machikoba.pack.bundle import find_bundle
     from machikoba.settings import home
+    from machikoba.store import inuse
     from machikoba.store.database import here
     from machikoba.web.serve import Supervisor, prepare
     from machikoba.web.serve import serve as run
 
     database = here()
     given = [find_bundle(name, home()).resolve() for name in bundle or []]
-    shop, token = prepare(home(), database, given, host, public_name or [], business)
-    lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
-    if token:
-        lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))
-    show(lines)
-    supervisor = None if no_worker else Supervisor(database)
-    try:
-        if supervisor:
-            supervisor.start()
-        run(shop, host, port, public_name or [])
-    finally:
-        if supervisor:
-            supervisor.end()
-        shop.close()
+    with inuse.using(home()):
+        shop, token = prepare(home(), database, given, host, public_name or [], business)
+        lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
+        if token:
+            lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))
+        show(lines)
+        supervisor = None if no_worker else Supervisor(database)
+        try:
+            if supervisor:
+                supervisor.start()
+            run(shop, host, port, public_name or [])
+        finally:
+            if supervisor:
+                supervisor.end()
+            shop.close()
 
 
-@app.command(help=_("Do the tunings that the server takes in; `serve` starts one by itself."))
+@app.command(help=_("Do the work that the server takes in; `serve` starts one by itself."))
 def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the store."))] = None, json: Json = False) -> None:
     import logging
     import uuid
 
     from machikoba.settings import home
+    from machikoba.store import inuse
     from machikoba.store.database import here
     from machikoba.store.migrations import upgrade
     from machikoba.worker.run import Worker
@@ -65,8 +68,9 @@ def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the stor
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_args: stop.set())
     database = here()
-    upgrade(database)
-    Worker(home(), database, name or f"worker-{uuid.uuid4().hex[:8]}", stop).run()
+    with inuse.using(home()):
+        upgrade(database)
+        Worker(home(), database, name or f"worker-{uuid.uuid4().hex[:8]}", stop).run()
 
 
 @app.command(help=_("Make a key with which a program may ask the server."))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -270,7 +270,7 @@ def _arithmetic() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def replay(service: Service) -> list[str]:
+def replay(service: Service, say: Callable[[str, int, int], None] = lambda *_: None) -> list[str]:
     """Ids of certify rows whose label or hand-off is not as in the proof; a bundle without its examples cannot pass.
 
     The decision compared is `would_answer`: at the certified threshold it is what a qualified bundle answers.
@@ -279,6 +279,11 @@ def replay(service: Service) -> list[str]:
     texts = {example["id"]: example["text"] for example in service.bundle.examples()}
     if not texts:
         return [row["id"] for row in proved]
-    predictions = service.predict([texts[row["id"]] for row in proved])
-    return [row["id"] for row, now in zip(proved, predictions, strict=True)
-            if (now.label, now.would_answer) != (row["label"], row["answered"])]
+    changed: list[str] = []
+    for start in range(0, len(proved), BLOCK):  # together as they were when proved
+        say("replay", start, len(proved))
+        rows = proved[start:start + BLOCK]
+        changed += [row["id"] for row, now in zip(rows, service.predict([texts[row["id"]] for row in rows]), strict=True)
+                    if (now.label, now.would_answer) != (row["label"], row["answered"])]
+    say("replay", len(proved), len(proved))
+    return changed

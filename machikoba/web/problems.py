@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from machikoba.errors import (
     AccessError,
+    BackupError,
     BaseError,
     BundleError,
     DataError,
@@ -29,8 +30,8 @@ BY_CODE = {
     "business_unknown": 404, "person_unknown": 404, "mail_unusable": 422, "password_unusable": 422, "last_owner": 409,
     "label_unknown": 409, "bundle_missing": 404, "bundle_unknown": 404, "disk_full": 507, "store_full": 507, "busy": 429}
 BY_KIND: tuple[tuple[type[MachikobaError], int], ...] = (
-    (AccessError, 403), (DataError, 422), (OptionError, 422), (BundleError, 503), (BaseError, 503), (StorageError, 503),
-    (RequirementError, 409))
+    (AccessError, 403), (DataError, 422), (OptionError, 422), (BundleError, 503), (BaseError, 503), (BackupError, 503),
+    (StorageError, 503), (RequirementError, 409))
 
 
 class RequestError(MachikobaError):

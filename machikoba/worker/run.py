@@ -9,12 +9,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from machikoba.desk import exports
 from machikoba.errors import MachikobaError, StorageError
 from machikoba.language import _
 from machikoba.store import jobs
 from machikoba.store.database import Database
 from machikoba.store.jobs import CancelledError, Lease, LostError
 from machikoba.tune.ladder import Say
+from machikoba.worker.backup import back_up
+from machikoba.worker.export import export_bundle
+from machikoba.worker.replay import replay_bundle
 from machikoba.worker.tune import tune_upload
 
 log = logging.getLogger("machikoba.worker")
@@ -23,7 +27,7 @@ BEAT_SECONDS = 10.0  # six of them to a lease
 LOOK_SECONDS = 1.0  # for new jobs
 # What is done for a job: given its lease, a way to say how far it is, and the home.
 Kind = Callable[[Lease, Say, Path], None]
-KINDS: dict[str, Kind] = {"tune": tune_upload}
+KINDS: dict[str, Kind] = {"tune": tune_upload, "replay": replay_bundle, "export": export_bundle, "backup": back_up}
 
 
 class StoppedError(Exception):
@@ -82,6 +86,7 @@ class Worker:
                 log.warning("the store does not answer; trying again")
                 lease = None
             if lease is None:
+                exports.clear(self.home)
                 self.stop.wait(LOOK_SECONDS)
             else:
                 self.work(lease)

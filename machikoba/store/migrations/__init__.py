@@ -31,6 +31,11 @@ def newest() -> str:
     return head
 
 
+def known() -> list[str]:
+    """Every version that this machikoba can bring to the newest."""
+    return [step.revision for step in ScriptDirectory.from_config(config()).walk_revisions()]
+
+
 def current(connection: Connection) -> str | None:
     """The version of the store; None where there is none yet."""
     return MigrationContext.configure(connection).get_current_revision()
@@ -46,16 +51,19 @@ def upgrade(database: Database, version: str = "head") -> None:
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
     with database.writing() as session:
-        connection = session.connection()
-        if not database.sqlite:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-        here, script = current(connection), ScriptDirectory.from_config(config())
-        known = [step.revision for step in script.walk_revisions()]
-        if here is not None and here not in known:
-            raise StorageError("store_newer", _("The store was last used by a newer machikoba."),
-                               expected=_("version {n} or older").format(n=newest()), found=_("version {n}").format(n=here),
-                               next=_("Update machikoba: pip install --upgrade machikoba"))
-        if here != newest() or version != "head":
-            settings = config()
-            settings.attributes["connection"] = connection
-            command.upgrade(settings, version)
+        upgrade_within(session.connection(), version)
+
+
+def upgrade_within(connection: Connection, version: str = "head") -> None:
+    """`upgrade` in the transaction of `connection`."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+    here = current(connection)
+    if here is not None and here not in known():
+        raise StorageError("store_newer", _("The store was last used by a newer machikoba."),
+                           expected=_("version {n} or older").format(n=newest()), found=_("version {n}").format(n=here),
+                           next=_("Update machikoba: pip install --upgrade machikoba"))
+    if here != newest() or version != "head":
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, version)
