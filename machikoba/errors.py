@@ -15,9 +15,11 @@ language of the user; `code` never changes with the language.
 """
 from __future__ import annotations
 
+from machikoba.language import _
+
 __all__ = [
     "AccessError", "BackupError", "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError",
-    "StorageError",
+    "StorageError", "discreet",
 ]
 
 
@@ -82,3 +84,13 @@ class RequirementError(MachikobaError):
     """Nothing is broken, but a requirement that the user set is not met."""
 
     exit_code = 1
+
+
+def discreet(error: MachikobaError) -> MachikobaError:
+    """`error` as somebody elsewhere may see it: where files and databases lie is the log's business."""
+    if not isinstance(error, BundleError | BaseError | BackupError | StorageError) or error.code == "bundle_unknown":
+        return error
+    message = (_("The store cannot be used at the moment.") if isinstance(error, StorageError)
+               else _("This backup cannot be used at the moment.") if isinstance(error, BackupError)
+               else _("This bundle cannot be used at the moment."))
+    return MachikobaError(error.code, message, next=_("Tell whoever looks after the server."))

@@ -74,7 +74,7 @@ def _asked(one: dict[str, Any]) -> str:
     if one["stands"]:
         return _("asked    {base}: all {n:,} answers of {bundle} are as in its proof").format(
             base=base, bundle=one["bundle"], n=one["rows"])
-    return _("asked    {base}: {bundle} does not answer as in its proof on this machine; there it is an apprentice").format(
+    return _("asked    {base}: {bundle} does not answer as in its proof on this machine; here it is an apprentice").format(
         base=base, bundle=one["bundle"])
 
 

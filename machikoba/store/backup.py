@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -101,7 +102,8 @@ def known(session: Session, home: Path) -> list[Known]:
     told = {id[:8] for id, one in found.items() if one.here}
     for start, file in here.items():  # made before an older state was restored, or killed before it was told
         if start not in told:
-            found[start] = Known(start, _moment(file), None, file.stat().st_size, archive.starts_sealed(file), True)
+            with suppress(FileNotFoundError):  # deleted in this moment
+                found[start] = Known(start, _moment(file), None, file.stat().st_size, archive.starts_sealed(file), True)
     return sorted(found.values(), key=lambda one: one.made_at)
 
 
@@ -262,4 +264,4 @@ def _moment(file: Path) -> datetime:
 def _is_inside(folder: str) -> bool:
     """Whether the folder of a bundle lies where the home keeps bundles."""
     parts = PurePosixPath(folder).parts
-    return parts[0] in FOLDERS and ".." not in parts
+    return parts[:1] in [(name,) for name in FOLDERS] and ".." not in parts

@@ -88,6 +88,12 @@ def line(row: Row) -> bytes:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
+def parsed(line: bytes) -> Row:
+    """A line as a row."""
+    found: Row = json.loads(line)
+    return found
+
+
 def _out(value: Any) -> Any:
     if isinstance(value, datetime):
         return (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)).isoformat(timespec="microseconds")

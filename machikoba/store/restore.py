@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -163,7 +163,7 @@ def _unpacked(file: Path, passphrase: str | None, session: Session, folder: Path
     assert manifest is not None
     archive.compare(manifest, members)
     for name in members.keys() - manifest["members"].keys():  # of a bundle that was rewritten while it was copied
-        (folder / PurePosixPath(name).relative_to("home")).unlink(missing_ok=True)
+        _forget(folder, PurePosixPath(name).relative_to("home"))
     for table, content in dump.contents(connection).items():
         if manifest["tables"].get(table) != content:
             raise archive.damaged(f"store/{table}")
@@ -188,7 +188,7 @@ def _members(reader: Reader, connection: Connection, folder: Path, say: Say) -> 
             block = content.read()
             found[name] = archive.hashed(io.BytesIO(block))
             try:
-                dump.write(connection, tables[parts[1].split(".")[0]], map(json.loads, block.splitlines()))
+                dump.write(connection, tables[parts[1].split(".")[0]], map(dump.parsed, block.rstrip(b"\n").split(b"\n")))
             except (KeyError, TypeError, ValueError, DBAPIError) as error:
                 raise archive.damaged(name) from error
         elif parts[0] == "home" and len(parts) > 1 and (parts[1] in FOLDERS or name.removeprefix("home/") in KEPT):
@@ -218,6 +218,14 @@ def _written(content: IO[bytes], target: Path) -> Facts:
             os.fsync(into.fileno())
     with target.open("rb") as file:
         return archive.hashed(file)
+
+
+def _forget(folder: Path, name: PurePosixPath) -> None:
+    """Deletes a file, and the folders that are empty then."""
+    (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        for parent in list(name.parents)[:-2]:
+            (folder / parent).rmdir()
 
 
 def _ready(session: Session, home: Path, folder: Path, backup_id: str) -> dict[str, Any]:

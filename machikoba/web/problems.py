@@ -20,6 +20,7 @@ from machikoba.errors import (
     OptionError,
     RequirementError,
     StorageError,
+    discreet,
 )
 from machikoba.language import _
 
@@ -83,17 +84,15 @@ def status_of(error: MachikobaError) -> int:
 def answer(error: MachikobaError) -> JSONResponse:
     """An error as a response. Where files and databases lie is the log's business, not the asker's."""
     status, headers = status_of(error), {}
-    if isinstance(error, BundleError | BaseError | StorageError) and error.code != "bundle_unknown":
+    told = discreet(error)
+    if told is not error:
         log.warning("%s: %s (%s)", error.code, error.message, error.found)
-        message = (_("The store cannot be used at the moment.") if isinstance(error, StorageError)
-                   else _("This bundle cannot be used at the moment."))
-        error = MachikobaError(error.code, message, next=_("Tell whoever looks after the server."))
     patience = getattr(error, "retry_after_seconds", None)
     if patience or status == 503:
         headers["Retry-After"] = str(patience or 5)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error.to_dict()}, status, headers)
+    return JSONResponse({"error": told.to_dict()}, status, headers)
 
 
 def install(app: FastAPI) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from machikoba.desk import exports
-from machikoba.errors import MachikobaError, StorageError
+from machikoba.errors import MachikobaError, StorageError, discreet
 from machikoba.language import _
 from machikoba.store import jobs
 from machikoba.store.database import Database
@@ -109,8 +109,9 @@ class Worker:
         except StoppedError:
             self._quietly(lease.give_back)
         except MachikobaError as error:
-            log.warning("job %s: %s", lease.job_id, error.code)
-            self._quietly(partial(lease.fail, error))
+            told = discreet(error)
+            log.warning("job %s: %s %s", lease.job_id, error.code, "" if told is error else f"{error.message} ({error.found})")
+            self._quietly(partial(lease.fail, told))
             self._clear(lease)
         except Exception:
             log.exception("job %s: unforeseen error", lease.job_id)
