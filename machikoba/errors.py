@@ -4,6 +4,7 @@
     ├── DataError          the records: a file, a sheet, a column, a row
     ├── BaseError          the open model: not here, not readable, not the one expected
     ├── BundleError        a bundle: damaged, of a newer format, made for another base
+    ├── BackupError        a backup: not one, damaged, of a newer format, under another passphrase
     ├── OptionError        an option whose value cannot be used
     ├── StorageError       the disk or the database: full, read-only, no permission, not there
     ├── AccessError        who asks is not known, or may not do this
@@ -14,8 +15,11 @@ language of the user; `code` never changes with the language.
 """
 from __future__ import annotations
 
+from machikoba.language import _
+
 __all__ = [
-    "AccessError", "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError", "StorageError",
+    "AccessError", "BackupError", "BaseError", "BundleError", "DataError", "MachikobaError", "OptionError", "RequirementError",
+    "StorageError", "discreet",
 ]
 
 
@@ -58,6 +62,10 @@ class BundleError(MachikobaError):
     """The bundle is damaged, of a newer format, or does not fit."""
 
 
+class BackupError(MachikobaError):
+    """The backup is not one, is damaged, of a newer format, or under another passphrase."""
+
+
 class OptionError(MachikobaError):
     """An option has a value that cannot be used."""
 
@@ -76,3 +84,13 @@ class RequirementError(MachikobaError):
     """Nothing is broken, but a requirement that the user set is not met."""
 
     exit_code = 1
+
+
+def discreet(error: MachikobaError) -> MachikobaError:
+    """`error` as somebody elsewhere may see it: where files and databases lie is the log's business."""
+    if not isinstance(error, BundleError | BaseError | BackupError | StorageError) or error.code == "bundle_unknown":
+        return error
+    message = (_("The store cannot be used at the moment.") if isinstance(error, StorageError)
+               else _("This backup cannot be used at the moment.") if isinstance(error, BackupError)
+               else _("This bundle cannot be used at the moment."))
+    return MachikobaError(error.code, message, next=_("Tell whoever looks after the server."))

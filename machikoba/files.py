@@ -28,6 +28,18 @@ def write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """What is said of a file that is there and cannot be read."""
+    return StorageError("disk_refused", _("{path} could not be read.").format(path=path), expected=_("permission to read"),
+                        found=error.strerror or str(error), next=_("Look at the disk, and at who may read the file."))
+
+
+def flush(path: Path) -> None:
+    """Waits until the disk has what was written to `path`."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Waits until the disk has the names in `folder`; a no-op where folders cannot be opened (Windows)."""
     if os.name == "nt":
@@ -60,8 +72,8 @@ def storing(path: Path, expected: str = "", next: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def draft_folder(target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` at the end of the block, whole, or leaves nothing. Raises StorageError."""
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that is gone at the end of the block; those that killed runs left for it go now."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.draft")
     try:
         with storing(target):
@@ -71,13 +83,20 @@ def draft_folder(target: Path) -> Iterator[Path]:
                     shutil.rmtree(stale, ignore_errors=True)  # left by a run that was killed
             draft.mkdir()
         yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def draft_folder(target: Path) -> Iterator[Path]:
+    """A folder that becomes `target` at the end of the block, whole, or leaves nothing. Raises StorageError."""
+    with scratch_folder(target) as draft:
+        yield draft
         for folder in [draft, *(path for path in draft.rglob("*") if path.is_dir())]:
             sync_folder(folder)
         with storing(target):
             draft.rename(target)
         sync_folder(target.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextmanager
@@ -89,8 +108,7 @@ def draft_file(target: Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         with storing(target):
-            with draft.open("rb") as file:
-                os.fsync(file.fileno())
+            flush(draft)
             draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

@@ -14,8 +14,9 @@ os.environ["MACHIKOBA_LANG"] = "en"
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-ERRORS = {"DataError": "the records", "BaseError": "the open model", "BundleError": "the bundle", "OptionError": "an option",
-          "StorageError": "the disk or the database", "AccessError": "who asks", "RequirementError": "a requirement that you set",
+ERRORS = {"DataError": "the records", "BaseError": "the open model", "BundleError": "the bundle", "BackupError": "a backup",
+          "OptionError": "an option", "StorageError": "the disk or the database",
+          "AccessError": "who asks", "RequirementError": "a requirement that you set",
           "RequestError": "a request to the server", "BusyError": "too much at the moment"}
 SERVED = ("AccessError", "RequestError", "BusyError")  # met by programs that ask the server, not on the command line
 HEAD = "<!-- made by tools/reference.py -->\n\n"

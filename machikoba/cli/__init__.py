@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import sys
 
-from machikoba.cli import doctor, people, privacy, server  # noqa: F401  their commands are added to `app`
+from machikoba.cli import doctor, people, privacy, safety, server  # noqa: F401  their commands are added to `app`
 from machikoba.cli.app import app
 from machikoba.cli.output import fail, interrupted
 

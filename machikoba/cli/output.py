@@ -94,7 +94,8 @@ def progress() -> Iterator[Say]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     names = {"words": _("words"), "features": _("words and open model"), "top": _("tuning the upper half of the open model"),
-             "lora": _("tuning the open model"), "reading": _("open model reads"), "packing": _("packing and testing")}
+             "lora": _("tuning the open model"), "reading": _("open model reads"), "packing": _("packing and testing"),
+             "unpacking": _("unpacking"), "rows": _("rows"), "bundles": _("bundles"), "replay": _("repeating the proof")}
     with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
                   TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         bars: dict[str, Any] = {}

@@ -30,6 +30,7 @@ def serve(
 ) -> None:
     from machikoba.pack.bundle import find_bundle
     from machikoba.settings import home
+    from machikoba.store import inuse
     from machikoba.store.database import here
     from machikoba.web.proxy import addresses
     from machikoba.web.serve import Supervisor, prepare
@@ -38,30 +39,32 @@ def serve(
     proxies = addresses(behind_proxy or [])
     database = here()
     given = [find_bundle(name, home()).resolve() for name in bundle or []]
-    shop, token = prepare(home(), database, given, host, public_name or [], business)
-    lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
-    if shop.local:
-        lines.append(_("key      until there is another key or an account, you ask with: {key}").format(key=shop.local))
-    if token:
-        lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))
-    result({"url": f"http://{host}:{port}", "key": shop.local or None, "owner_token": token}, lines)
-    supervisor = None if no_worker else Supervisor(database)
-    try:
-        if supervisor:
-            supervisor.start()
-        run(shop, host, port, public_name or [], proxies)
-    finally:
-        if supervisor:
-            supervisor.end()
-        shop.close()
+    with inuse.using(home()):
+        shop, token = prepare(home(), database, given, host, public_name or [], business)
+        lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
+        if shop.local:
+            lines.append(_("key      until there is another key or an account, you ask with: {key}").format(key=shop.local))
+        if token:
+            lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))
+        result({"url": f"http://{host}:{port}", "key": shop.local or None, "owner_token": token}, lines)
+        supervisor = None if no_worker else Supervisor(database)
+        try:
+            if supervisor:
+                supervisor.start()
+            run(shop, host, port, public_name or [], proxies)
+        finally:
+            if supervisor:
+                supervisor.end()
+            shop.close()
 
 
-@app.command(help=_("Do the tunings that the server takes in; `serve` starts one by itself."))
+@app.command(help=_("Do the work that the server takes in; `serve` starts one by itself."))
 def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the store."))] = None, json: Json = False) -> None:
     import logging
     import uuid
 
     from machikoba.settings import home
+    from machikoba.store import inuse
     from machikoba.store.database import here
     from machikoba.store.migrations import upgrade
     from machikoba.worker.run import Worker
@@ -71,5 +74,6 @@ def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the stor
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_args: stop.set())
     database = here()
-    upgrade(database)
-    Worker(home(), database, name or f"worker-{uuid.uuid4().hex[:8]}", stop).run()
+    with inuse.using(home()):
+        upgrade(database)
+        Worker(home(), database, name or f"worker-{uuid.uuid4().hex[:8]}", stop).run()

@@ -21,8 +21,15 @@ def find(session: Session, business_id: str, name: str) -> BundleEntry:
     found = session.scalars(select(BundleEntry).where(
         BundleEntry.business_id == business_id, BundleEntry.name == name, BundleEntry.removed_at.is_(None))).first()
     if found is None:
-        raise BundleError("bundle_unknown", _("There is no bundle of this name."), found=name[:100],
-                          next=_("GET /v1/bundles lists those that are here."))
+        raise _unknown(name)
+    return found
+
+
+def by_id(session: Session, business_id: str, bundle_id: str) -> BundleEntry:
+    """The bundle that a business had when it was named, also where another has its name now. Raises BundleError."""
+    found = session.get(BundleEntry, bundle_id)
+    if found is None or found.business_id != business_id:
+        raise _unknown(bundle_id)
     return found
 
 
@@ -75,3 +82,8 @@ def check_name(name: str) -> None:
         raise OptionError("name_unusable", _("This name cannot be used."),
                           expected=_("letters, digits, spaces and - _ . ( ), at most 100"), found=name[:100],
                           next=_("Choose another name."))
+
+
+def _unknown(name: str) -> BundleError:
+    return BundleError("bundle_unknown", _("There is no bundle of this name."), found=name[:100],
+                       next=_("GET /v1/bundles lists those that are here."))

@@ -1,6 +1,7 @@
 """`machikoba prove`: does the bundle still say what its proof says, or how right is it on other rows?"""
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from machikoba.engine.runtime import Service, replay
 from machikoba.records.read import read, same_label
 
 
-def replay_proof(service: Service) -> dict[str, Any]:
+def replay_proof(service: Service, say: Callable[[str, int, int], None] = lambda *_: None) -> dict[str, Any]:
     """Asks every certify row again. `stands`: every label and hand-off is as in the proof."""
     proof = service.bundle.proof()
-    changed = replay(service)
+    changed = replay(service, say)
     return {"bundle": str(service.bundle.path), "mode": "replay", "rows": len(proof["certify_rows"]), "changed": changed,
             "stands": not changed, "status": proof["status"], "test": proof["test"], "certificate": proof["certificate"]}
 

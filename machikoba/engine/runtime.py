@@ -6,7 +6,7 @@ weights and past messages.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -311,7 +311,7 @@ def _arithmetic() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def replay(service: Service) -> list[str]:
+def replay(service: Service, say: Callable[[str, int, int], None] = lambda *_: None) -> list[str]:
     """Ids of certify rows whose label or hand-off is not as in the proof; one whose text was deleted cannot pass.
 
     The decision compared is `would_answer`: at the certified threshold it is what a qualified bundle answers.
@@ -319,7 +319,11 @@ def replay(service: Service) -> list[str]:
     proved = service.bundle.proof()["certify_rows"]
     texts = {example["id"]: example["text"] for example in service.bundle.examples()}
     here = [row for row in proved if row["id"] in texts]
-    predictions = service.predict([texts[row["id"]] for row in here])
-    same = {row["id"] for row, now in zip(here, predictions, strict=True)
-            if (now.label, now.would_answer) == (row["label"], row["answered"])}
+    same: set[str] = set()
+    for start in range(0, len(here), BLOCK):  # together as they were when proved
+        say("replay", start, len(here))
+        rows = here[start:start + BLOCK]
+        same |= {row["id"] for row, now in zip(rows, service.predict([texts[row["id"]] for row in rows]), strict=True)
+                 if (now.label, now.would_answer) == (row["label"], row["answered"])}
+    say("replay", len(here), len(here))
     return [row["id"] for row in proved if row["id"] not in same]

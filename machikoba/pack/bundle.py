@@ -112,23 +112,26 @@ def stamp(path: Path) -> Stamp | None:
     return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
-def _check(path: Path) -> None:
+def sealed_files(path: Path) -> dict[str, str]:
+    """The hash of every file, by name, as the bundle at `path` lists them. Raises BundleError."""
     try:
         listed = (path / MANIFEST).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _incomplete(path, MANIFEST) from error
-    if not listed.endswith("\n"):
+    # By no other character that could be read as a line's end.
+    lines = [line.partition("  ") for line in listed[:-1].split("\n")]
+    found = {name: digest for digest, _space, name in lines}
+    if not listed.endswith("\n") or "bundle.json" not in found:
         raise _damaged(path, MANIFEST)
-    names = set()
-    for line in listed[:-1].split("\n"):  # by no other character that could be read as a line's end
-        digest, _space, name = line.partition("  ")
-        names.add(name)
+    return found
+
+
+def _check(path: Path) -> None:
+    for name, digest in sealed_files(path).items():
         if not (path / name).is_file():
             raise _incomplete(path, name)
         if files.digest(path / name) != digest:
             raise _damaged(path, name)
-    if "bundle.json" not in names:
-        raise _damaged(path, MANIFEST)
 
 
 def _incomplete(path: Path, name: str) -> BundleError:

@@ -126,8 +126,15 @@ class Database:
 
 
 def here() -> Database:
-    """The store of this installation: MACHIKOBA_DATABASE, else SQLite in the home. Raises OptionError."""
-    return Database(os.environ.get("MACHIKOBA_DATABASE") or default_url(home()))
+    """The store of this installation: MACHIKOBA_DATABASE, else SQLite in the home. A restore that was killed goes on first.
+
+    Raises OptionError, StorageError, RequirementError.
+    """
+    from machikoba.store.restore import finish  # which needs this module
+
+    found = Database(os.environ.get("MACHIKOBA_DATABASE") or default_url(home()))
+    finish(home(), found)
+    return found
 
 
 def default_url(home: Path) -> str:

@@ -86,6 +86,15 @@ def add_business(session: Session, name: str, made_by: str) -> Business:
     return business
 
 
+def must_look_after(session: Session, visitor: Visitor) -> None:
+    """Raises AccessError, not_allowed, for all but owners of the first business, who installed the server and look after it."""
+    visitor.must_be("owner")
+    if session.scalars(select(Business.id).order_by(Business.created_at).limit(1)).first() != visitor.business_id:
+        raise AccessError("not_allowed", _("Only whoever looks after the server may do this."),
+                          expected=_("an owner of the first business on this server"), found="",
+                          next=_("Ask whoever looks after the server."))
+
+
 def accept(session: Session, token: str, mail: str, name: str, password: str, address: str) -> Person:
     """Opens an account, or lets somebody who has one into a further business. Raises AccessError; see `sign_in`."""
     found = session.scalars(select(Invitation).where(Invitation.token == digest(token)).with_for_update()).first()

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machikoba import __version__
 from machikoba.language import _
-from machikoba.web import bundles, keys, people, privacy, problems, tasks
+from machikoba.web import backups, bundles, keys, people, privacy, problems, tasks
 from machikoba.web.guard import LOOPBACK, Guard
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.proxy import forwarded
@@ -36,7 +36,7 @@ def create_app(shop: Workshop, hosts: Collection[str] = LOOPBACK, names: Collect
                   openapi_url="/v1/openapi.json", generate_unique_id_function=lambda route: route.name)
     app.state.workshop = shop
     problems.install(app)
-    for part in (bundles, tasks, keys, people, privacy):
+    for part in (bundles, tasks, backups, keys, people, privacy):
         app.include_router(part.router)
     measures = _Measures(shop)
 

@@ -1,4 +1,4 @@
-"""Routes of bundles: what there is, asking them, and correcting them."""
+"""Routes of bundles: what there is, asking them, correcting them, proving them again, taking them elsewhere."""
 from __future__ import annotations
 
 import asyncio
@@ -15,11 +15,13 @@ from machikoba.desk import bundles, corrections
 from machikoba.engine.runtime import Service
 from machikoba.errors import OptionError
 from machikoba.language import _
+from machikoba.store.people import Visitor
 from machikoba.tasks.classify import Prediction
+from machikoba.web import tasks
 from machikoba.web.access import Shop, Who, signed_in_only
 from machikoba.web.once import IdempotencyKey, once
 from machikoba.web.problems import RequestError, documented
-from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions, Storable
+from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions, Storable, TaskShown
 from machikoba.web.workshop import Workshop
 
 ANSWER_SECONDS = 30.0  # until an answer is there, or whoever asked is told to come again
@@ -84,6 +86,32 @@ async def list_corrections(name: Named, who: Who, shop: Shop, after: Annotated[
 
     return {"corrections": [{field: getattr(one, field) for field in (
         "id", "text", "label", "predicted", "confidence", "made_by", "created_at")} for one in await run_in_threadpool(read)]}
+
+
+@router.post("/{name}/replay", summary="Repeat a bundle's proof", status_code=201, response_model=None,
+             responses={201: {"model": TaskShown, "description": "It waits for the worker"},
+                        **documented(401, 403, 404, 409, 422, 429, 503, 507)})
+async def replay(name: Named, who: Who, shop: Shop, key: IdempotencyKey = None) -> JSONResponse:
+    """Asks the bundle again what it was proved on, on this machine; the task's result says whether the proof `stands`."""
+    return await _work(shop, who, "replay", name, key)
+
+
+@router.post("/{name}/export", summary="Export a bundle", status_code=201, response_model=None,
+             responses={201: {"model": TaskShown, "description": "It waits for the worker"},
+                        **documented(401, 403, 404, 409, 422, 429, 503, 507)})
+async def export(name: Named, who: Who, shop: Shop, key: IdempotencyKey = None) -> JSONResponse:
+    """Makes a zip file for another machine, without past messages; `GET /v1/tasks/{task}/file` then gives it, for a week."""
+    return await _work(shop, who, "export", name, key)
+
+
+async def _work(shop: Workshop, who: Visitor, kind: str, name: str, key: str | None) -> JSONResponse:
+    who.must_be("owner")
+
+    def write(session: Any) -> dict[str, Any]:
+        entry = bundles.find(session, who.business_id, name)
+        return tasks.queued(session, who, kind, {"name": name, "bundle": entry.id})
+
+    return await run_in_threadpool(once, shop, who, key, f"{kind} {name}", None, write)
 
 
 async def opened(shop: Workshop, business_id: str, name: str) -> Service:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from machikoba.errors import (
     AccessError,
+    BackupError,
     BaseError,
     BundleError,
     DataError,
@@ -19,6 +20,7 @@ from machikoba.errors import (
     OptionError,
     RequirementError,
     StorageError,
+    discreet,
 )
 from machikoba.language import _
 
@@ -29,8 +31,8 @@ BY_CODE = {
     "business_unknown": 404, "person_unknown": 404, "mail_unusable": 422, "password_unusable": 422, "last_owner": 409,
     "label_unknown": 409, "bundle_missing": 404, "bundle_unknown": 404, "disk_full": 507, "store_full": 507, "busy": 429}
 BY_KIND: tuple[tuple[type[MachikobaError], int], ...] = (
-    (AccessError, 403), (DataError, 422), (OptionError, 422), (BundleError, 503), (BaseError, 503), (StorageError, 503),
-    (RequirementError, 409))
+    (AccessError, 403), (DataError, 422), (OptionError, 422), (BundleError, 503), (BaseError, 503), (BackupError, 503),
+    (StorageError, 503), (RequirementError, 409))
 
 
 class RequestError(MachikobaError):
@@ -82,17 +84,15 @@ def status_of(error: MachikobaError) -> int:
 def answer(error: MachikobaError) -> JSONResponse:
     """An error as a response. Where files and databases lie is the log's business, not the asker's."""
     status, headers = status_of(error), {}
-    if isinstance(error, BundleError | BaseError | StorageError) and error.code != "bundle_unknown":
+    told = discreet(error)
+    if told is not error:
         log.warning("%s: %s (%s)", error.code, error.message, error.found)
-        message = (_("The store cannot be used at the moment.") if isinstance(error, StorageError)
-                   else _("This bundle cannot be used at the moment."))
-        error = MachikobaError(error.code, message, next=_("Tell whoever looks after the server."))
     patience = getattr(error, "retry_after_seconds", None)
     if patience or status == 503:
         headers["Retry-After"] = str(patience or 5)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error.to_dict()}, status, headers)
+    return JSONResponse({"error": told.to_dict()}, status, headers)
 
 
 def install(app: FastAPI) -> None:

@@ -109,6 +109,27 @@ class Tasks(BaseModel):
     tasks: list[TaskShown]
 
 
+class BackupAsked(Asked):
+    """keep_days: after so many the next backup deletes it; null: only a person does."""
+
+    keep_days: Annotated[int, Field(ge=1, le=3_650), BeforeValidator(whole)] | None = Field(30, examples=[30])
+
+
+class BackupShown(BaseModel):
+    """here: in the server's own folder; else it was written elsewhere and may have been deleted there since."""
+
+    id: str
+    made_at: datetime
+    kept_until: datetime | None
+    bytes: int
+    encrypted: bool
+    here: bool
+
+
+class Backups(BaseModel):
+    backups: list[BackupShown]
+
+
 class KeyAsked(Asked):
     name: Name = Field(examples=["受付のプログラム"])
     role: Literal["staff", "viewer"] = "staff"

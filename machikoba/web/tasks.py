@@ -1,18 +1,21 @@
-"""Routes of the work that takes minutes: start a tuning, follow it, stop it. The worker does it, not the server."""
+"""Routes of the work that takes minutes: start a tuning; follow any work, stop it, fetch what it made. The worker does it."""
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, UploadFile
 from fastapi import Path as InPath
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from machikoba import files
-from machikoba.desk import bundles
+from machikoba.desk import bundles, exports
 from machikoba.language import _
 from machikoba.store import jobs
 from machikoba.store.people import Visitor
@@ -26,6 +29,7 @@ from machikoba.web.workshop import Workshop
 FILES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".jsonl")
 MOST_WAITING = 20  # pieces of work of one business
 SHOWN = 100
+BLOCK_BYTES = 1 << 20
 FIELDS = ("id", "kind", "state", "doing", "done", "total", "result", "error", "created_at", "started_at", "ended_at")
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 Numbered = Annotated[str, InPath(description="The task's id.", pattern=r"^[0-9a-f]{32}$", examples=["0" * 32])]
@@ -55,7 +59,7 @@ async def start(file: UploadFile, name: Annotated[str, Form(min_length=1, max_le
                 shutil.copyfileobj(file.file, target)
         try:
             made = once(shop, who, key, "tune", [options, files.digest(upload)],
-                        lambda session: _add(session, who, options, upload))
+                        lambda session: queued(session, who, "tune", {**options, "upload": upload.name}))
         except BaseException:
             upload.unlink(missing_ok=True)
             raise
@@ -95,11 +99,43 @@ async def cancel(task: Numbered, who: Who, shop: Shop) -> Any:
             if job is None or job.business_id != who.business_id:
                 raise _unknown()
             jobs.cancel(session, job, who.who)
-        if job.state == "cancelled" and "upload" in job.options:  # no worker has it, so nobody else deletes what was sent
-            (upload_folder(shop.home, who.business_id) / Path(job.options["upload"]).name).unlink(missing_ok=True)
+        if job.state == "cancelled" and (upload := job.options.get("upload")):  # no worker has it: nobody else deletes it
+            (upload_folder(shop.home, who.business_id) / Path(upload).name).unlink(missing_ok=True)
         return job
 
     return shown(await run_in_threadpool(write), who)
+
+
+@router.get("/{task}/file", summary="Fetch what a task made", response_class=StreamingResponse,
+            responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+                             "description": "The exported bundle"}, **documented(401, 403, 404, 409, 422, 503)})
+async def fetch(task: Numbered, who: Who, shop: Shop) -> StreamingResponse:
+    """The zip file of an export, for a week. Backups are never given out over the network."""
+    who.must_be("owner")
+
+    def find() -> tuple[IO[bytes], str, int]:
+        job = _find(shop, who, task)
+        if job.kind != "export":
+            raise RequestError(404, "file_none", _("This task makes no file to fetch."), next=_("Fetch the file of an export."))
+        if job.state != "done":
+            raise RequestError(409, "file_not_ready", _("The file is not there yet."), found=job.state,
+                               next=_("GET /v1/tasks/ID says how far it is."))
+        try:
+            file = exports.place(shop.home, who.business_id, task).open("rb")
+        except FileNotFoundError:
+            raise RequestError(404, "file_gone", _("The file is no longer there."), next=_("Export the bundle again."),
+                               expected=_("at most {n} days old").format(n=exports.DAYS)) from None
+        return file, f"{job.options['name']}.zip", os.fstat(file.fileno()).st_size
+
+    file, name, size = await run_in_threadpool(find)
+    return StreamingResponse(_blocks(file), media_type="application/zip", headers={
+        "Content-Length": str(size), "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"})
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
 
 
 def upload_folder(home: Path, business_id: str) -> Path:
@@ -115,11 +151,12 @@ def shown(job: Job, who: Visitor) -> dict[str, Any]:
     return told
 
 
-def _add(session: Any, who: Visitor, options: dict[str, Any], upload: Path) -> dict[str, Any]:
+def queued(session: Any, who: Visitor, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A task for the worker, as the API shows it. Raises RequestError, tasks_waiting."""
     if jobs.waiting(session, who.business_id) >= MOST_WAITING:
         raise RequestError(429, "tasks_waiting", _("Too many tasks are waiting."),
                            expected=_("at most {n}").format(n=MOST_WAITING), next=_("Wait until one has ended, or stop one."))
-    job = jobs.add(session, who.business_id, "tune", {**options, "upload": upload.name}, who.who)
+    job = jobs.add(session, who.business_id, kind, options, who.who)
     return TaskShown.model_validate(shown(job, who)).model_dump(mode="json")
 
 

@@ -9,14 +9,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from machikoba.desk import exports
 from machikoba.desk.retention import sweep
-from machikoba.errors import MachikobaError, StorageError
+from machikoba.errors import MachikobaError, StorageError, discreet
 from machikoba.language import _
 from machikoba.store import jobs
 from machikoba.store.database import Database
 from machikoba.store.jobs import CancelledError, Lease, LostError
 from machikoba.tune.ladder import Say
+from machikoba.worker.backup import back_up
+from machikoba.worker.export import export_bundle
 from machikoba.worker.remake import remake_job
+from machikoba.worker.replay import replay_bundle
 from machikoba.worker.tune import tune_upload
 
 log = logging.getLogger("machikoba.worker")
@@ -26,7 +30,8 @@ LOOK_SECONDS = 1.0  # for new jobs
 SWEEP_SECONDS = 3_600.0
 # What is done for a job: given its lease, a way to say how far it is, and the home.
 Kind = Callable[[Lease, Say, Path], None]
-KINDS: dict[str, Kind] = {"tune": tune_upload, "remake": remake_job}
+KINDS: dict[str, Kind] = {"tune": tune_upload, "remake": remake_job, "replay": replay_bundle, "export": export_bundle,
+                          "backup": back_up}
 
 
 class StoppedError(Exception):
@@ -89,6 +94,7 @@ class Worker:
                 log.warning("the store does not answer; trying again")
                 lease = None
             if lease is None:
+                exports.clear(self.home)
                 self.stop.wait(LOOK_SECONDS)
             else:
                 self.work(lease)
@@ -119,8 +125,9 @@ class Worker:
         except StoppedError:
             self._quietly(lease.give_back)
         except MachikobaError as error:
-            log.warning("job %s: %s", lease.job_id, error.code)
-            self._quietly(partial(lease.fail, error))
+            told = discreet(error)
+            log.warning("job %s: %s %s", lease.job_id, error.code, "" if told is error else f"{error.message} ({error.found})")
+            self._quietly(partial(lease.fail, told))
             self._clear(lease)
         except Exception:
             log.exception("job %s: unforeseen error", lease.job_id)

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,11 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of its own for each test."""
-    if request.param == "sqlite":
-        yield default_url(tmp_path / "store")
+@contextmanager
+def empty_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The URL of a database without tables."""
+    if kind == "sqlite":
+        yield default_url(folder)
         return
     server = request.getfixturevalue("postgresql").replace("postgresql:", "postgresql+psycopg:")
     name = f"test_{uuid.uuid4().hex}"
@@ -62,6 +63,20 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of its own for each test."""
+    with empty_database(request.param, request, tmp_path / "store") as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def other_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Another empty database, of either kind."""
+    with empty_database(request.param, request, tmp_path / "other") as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Two businesses on one server: whatever either does, no word of the other ever comes to it."""
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,14 +18,16 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from machikoba.desk import bundles
-from machikoba.store import people
+from machikoba.store import jobs, people
 from machikoba.store.database import Database, default_url
 from machikoba.store.migrations import upgrade
 from machikoba.store.tables import BundleEntry, Correction, Invitation, Job, Key
 from machikoba.web.app import create_app
 from machikoba.web.workshop import Workshop
+from machikoba.worker.run import Worker
 
 PASSWORD = "yama-kawa-umi-sora"
+NAMES = st.sampled_from(["inquiries", "canary-a-bundle", "canary-b-bundle", "none"])
 LABELS = ["parking", "food", "bath", "room"]
 
 
@@ -112,8 +116,7 @@ class Businesses(RuleBasedStateMachine):
         if answer.status_code == 201:
             side.canaries |= {canary, answer.json()["id"]}
 
-    @rule(which=sides_, as_person=st.booleans(),
-          name=st.sampled_from(["inquiries", "canary-a-bundle", "canary-b-bundle", "none"]))
+    @rule(which=sides_, as_person=st.booleans(), name=NAMES)
     def predict(self, which, as_person, name):
         side = self.sides[which]
         text = f"canary-{side.name}-asked-{next(self.count)}"
@@ -126,7 +129,7 @@ class Businesses(RuleBasedStateMachine):
 
     @rule(which=sides_, as_person=st.booleans(), path=st.sampled_from([
         "/v1/bundles", "/v1/tasks", "/v1/keys", "/v1/people", "/v1/sign-ins", "/v1/bundles/inquiries/corrections", "/healthz",
-        "/v1/openapi.json", "/metrics", "/none"]))
+        "/v1/openapi.json", "/metrics", "/none", "/v1/backups"]))
     def look(self, which, as_person, path):
         self.sides[which].ask("GET", path, as_person)
 
@@ -137,7 +140,8 @@ class Businesses(RuleBasedStateMachine):
         correction = data.draw(st.sampled_from(self.ids(Correction, side)))
         with self.shop.database.reading() as session:
             before = {one.id: one.ended_at for one in session.scalars(select(Key))}
-        for method, path in (("DELETE", f"/v1/keys/{key}"), ("GET", f"/v1/tasks/{job}"), ("POST", f"/v1/tasks/{job}/cancel")):
+        for method, path in (("DELETE", f"/v1/keys/{key}"), ("GET", f"/v1/tasks/{job}"), ("POST", f"/v1/tasks/{job}/cancel"),
+                             ("GET", f"/v1/tasks/{job}/file")):
             assert side.ask(method, path, True).status_code == 404
         side.ask("GET", f"/v1/bundles/inquiries/corrections?after={correction}", True)
         other = self.sides[1 - which]
@@ -172,6 +176,41 @@ class Businesses(RuleBasedStateMachine):
         assert answer.status_code == 200
         assert (texts(side), texts(other)) == (before if dry_run else (0, before[1]))
         assert answer.json()["found"]["corrections"] == before[0]
+
+    @rule(which=sides_, as_person=st.booleans(), kind=st.sampled_from(["replay", "export"]), name=NAMES,
+          key=st.sampled_from(["1", "2", None]))
+    def work(self, which, as_person, kind, name, key):
+        side = self.sides[which]
+        answer = side.ask("POST", f"/v1/bundles/{name}/{kind}", as_person, headers={"Idempotency-Key": key} if key else {})
+        mine = name in ("inquiries", f"canary-{side.name}-bundle")
+        assert answer.status_code in ((201, 409, 429) if mine else (404,)) if as_person else answer.status_code == 403
+        if answer.status_code == 201:
+            side.canaries.add(answer.json()["id"])
+        elif not mine:  # the asker's own word comes back
+            side.seen[-1] = side.seen[-1].replace(name, "")
+
+    @rule(which=sides_)
+    def the_worker_works(self, which):
+        """Everything that waits is done; what comes of it is the side's own."""
+        worker = Worker(self.shop.home, self.shop.database, "w")
+        while lease := jobs.take(self.shop.database, "w"):
+            worker.work(lease)
+        side = self.sides[which]
+        for task in side.ask("GET", "/v1/tasks", True).json()["tasks"]:
+            fetched = side.browser.get(f"/v1/tasks/{task['id']}/file")
+            assert fetched.status_code == (404 if task["kind"] != "export" else 200 if task["state"] == "done" else 409)
+            if fetched.status_code == 200:
+                side.seen.append(str(fetched.headers))
+                with zipfile.ZipFile(io.BytesIO(fetched.content)) as packed:
+                    side.seen += [f"{name} {packed.read(name).decode(errors='replace')}" for name in packed.namelist()]
+
+    @rule(which=sides_, as_person=st.booleans())
+    def back_up(self, which, as_person):
+        """Only whoever owns the first business may; what the task tells has nothing of anybody in it."""
+        answer = self.sides[which].ask("POST", "/v1/backups", as_person, json={"keep_days": 1})
+        assert answer.status_code in ((201, 429) if as_person and which == 0 else (403,))
+        if answer.status_code == 201:
+            self.sides[0].canaries.add(answer.json()["id"])
 
     @rule(which=sides_)
     def invite(self, which):

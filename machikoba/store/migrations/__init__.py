@@ -51,15 +51,19 @@ def upgrade(database: Database, version: str = "head") -> None:
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
     with database.writing() as session:
-        connection = session.connection()
-        if not database.sqlite:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-        here = current(connection)
-        if here is not None and here not in versions():
-            raise StorageError("store_newer", _("The store was last used by a newer machikoba."),
-                               expected=_("version {n} or older").format(n=newest()), found=_("version {n}").format(n=here),
-                               next=_("Update machikoba: pip install --upgrade machikoba"))
-        if here != newest() or version != "head":
-            settings = config()
-            settings.attributes["connection"] = connection
-            command.upgrade(settings, version)
+        upgrade_within(session.connection(), version)
+
+
+def upgrade_within(connection: Connection, version: str = "head") -> None:
+    """`upgrade` in the transaction of `connection`."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+    here = current(connection)
+    if here is not None and here not in versions():
+        raise StorageError("store_newer", _("The store was last used by a newer machikoba."),
+                           expected=_("version {n} or older").format(n=newest()), found=_("version {n}").format(n=here),
+                           next=_("Update machikoba: pip install --upgrade machikoba"))
+    if here != newest() or version != "head":
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, version)
