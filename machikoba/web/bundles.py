@@ -16,14 +16,14 @@ from machikoba.engine.runtime import Service
 from machikoba.errors import OptionError
 from machikoba.language import _
 from machikoba.tasks.classify import Prediction
-from machikoba.web.access import Shop, Who
+from machikoba.web.access import KnownFirst, Shop, Who
 from machikoba.web.once import IdempotencyKey, once
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions, Storable
 from machikoba.web.workshop import Workshop
 
 ANSWER_SECONDS = 30.0  # until an answer is there, or whoever asked is told to come again
-router = APIRouter(prefix="/v1/bundles", tags=["bundles"])
+router = APIRouter(prefix="/v1/bundles", route_class=KnownFirst, tags=["bundles"])
 Named = Annotated[Storable, InPath(description="The bundle's name.", min_length=1, max_length=100, examples=["inquiries"])]
 
 
