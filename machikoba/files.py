@@ -118,6 +118,7 @@ def draft_file(target: Path) -> Iterator[Path]:
         with storing(target):
             flush(draft)
             draft.replace(target)
+        sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """The commands that keep running."""
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import Annotated
@@ -59,8 +60,14 @@ def serve(
 
 
 @app.command(help=_("Do the work that the server takes in; `serve` starts one by itself."))
-def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the store."))] = None, json: Json = False) -> None:
+def worker(
+    name: Annotated[str | None, typer.Option(help=_("Its name in the store."))] = None,
+    attended: Annotated[bool, typer.Option("--attended", help=_(
+        "End with the standard input: whoever started it is gone then."))] = False,
+    json: Json = False,
+) -> None:
     import logging
+    import sys
     import uuid
 
     from machikoba.settings import home
@@ -73,7 +80,16 @@ def worker(name: Annotated[str | None, typer.Option(help=_("Its name in the stor
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_args: stop.set())
+    if attended:
+        threading.Thread(target=_watch, args=(sys.stdin.fileno(), stop), daemon=True).start()
     database = here()
     with inuse.using(home()):
         upgrade(database)
         Worker(home(), database, name or f"worker-{uuid.uuid4().hex[:8]}", stop).run()
+
+
+def _watch(handle: int, stop: threading.Event) -> None:
+    """Sets `stop` when `handle` has come to its end, which it does however its other side died."""
+    while os.read(handle, 1):
+        pass
+    stop.set()

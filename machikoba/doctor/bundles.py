@@ -17,7 +17,7 @@ from machikoba.files import digest
 from machikoba.language import _
 from machikoba.pack.bundle import SUFFIX, Bundle, open_bundle
 
-WORDS_MIB = 256  # a server of bundles that need no open model
+WORDS_MIB = 256  # a server of bundles that need no open model: measured 223 after 10,000 messages
 PER_BASE_MIB = 700  # around an unknown base's weights
 
 

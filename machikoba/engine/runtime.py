@@ -25,7 +25,7 @@ from machikoba.base.tokens import TokenWeights
 from machikoba.engine import replays
 from machikoba.errors import BundleError
 from machikoba.language import _
-from machikoba.pack.bundle import TOKENS, Bundle, Stamp, open_bundle, read_facts, stamp
+from machikoba.pack.bundle import TOKENS, Bundle, Stamp, open_bundle, read_facts, stamp, unmoved
 from machikoba.records.privacy import mask
 from machikoba.tasks.classify import Labels, Prediction, decide
 
@@ -122,9 +122,10 @@ class Engine:
         On a machine other than the one that made it, the certify rows are replayed at the first load; unless every
         label and hand-off comes out the same, the bundle serves as an apprentice here. Raises BundleError, BaseError.
         """
-        service = self.prepare(open_bundle(path))
-        if check_machine and service.qualified and service.bundle.facts["machine"] != machine():
-            service.qualified = self._replayed(service)
+        with unmoved(path):
+            service = self.prepare(open_bundle(path))
+            if check_machine and service.qualified and service.bundle.facts["machine"] != machine():
+                service.qualified = self._replayed(service)
         return service
 
     def prepare(self, bundle: Bundle) -> Service:
@@ -189,7 +190,8 @@ class Engine:
             if adapter is not None:
                 self._updates.move_to_end(reader)
         if adapter is None:
-            adapter = trunk.adapter(reader.folder)
+            with unmoved(service.bundle.path):
+                adapter = trunk.adapter(reader.folder)
             with self._lock:
                 self._updates[reader] = adapter
                 self._kept_bytes += adapter.nbytes

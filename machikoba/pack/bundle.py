@@ -7,7 +7,8 @@ Written as a draft, flushed and renamed: it is there whole or not at all, and ne
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ def read_facts(path: Path) -> Bundle:
     if not (path / MANIFEST).is_file():
         raise _incomplete(path, MANIFEST)
     return Bundle(path, facts)
+
+
+@contextmanager
+def unmoved(path: Path) -> Iterator[None]:
+    """Makes a BundleError, bundle_incomplete, of a file of the bundle that was deleted while the bundle is read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _incomplete(path, Path(error.filename or str(error)).name) from error
 
 
 def stamp(path: Path) -> Stamp | None:

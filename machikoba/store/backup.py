@@ -71,12 +71,12 @@ def make(home: Path, database: Database, target: Path | None = None, passphrase:
         moment, id = now(), id or new_id()
         place = home / FOLDER if target is None else target if target.is_dir() else target.parent
         path = place / f"{moment.strftime(MOMENT)}-{id[:8]}{ENDING}" if target is None or target.is_dir() else target
-        if os.path.lexists(path):
+        if made := next((file for file in _files(place) if (match := NAME.fullmatch(file.name)) and match[2] == id[:8]), None):
+            path, manifest = made, archive.verify(made, passphrase)
+        elif os.path.lexists(path):
             raise OptionError("file_exists", _("{path} is there already.").format(path=path),
                               expected=_("a new file, or a folder"),
                               next=_("Choose another name; in a folder the date becomes the name."))
-        if made := next((file for file in _files(place) if (match := NAME.fullmatch(file.name)) and match[2] == id[:8]), None):
-            path, manifest = made, archive.verify(made, passphrase)
         else:
             manifest = _make(home, database, path, passphrase, keep_days, actor, say, id, moment)
         deleted = _expire(home, database, place, path, keep_days, actor)

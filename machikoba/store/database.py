@@ -56,8 +56,12 @@ class Database:
         Raises StorageError: store_full, store_refused, store_busy, store_unreachable.
         """
         with self._session(self._writer) as session:
-            yield session
-            session.commit()
+            try:
+                yield session
+                session.commit()
+            except DBAPIError:
+                session.invalidate()  # its connection may still be in the transaction, and hold up every other writer
+                raise
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

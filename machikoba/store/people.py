@@ -125,7 +125,11 @@ def sign_in(session: Session, mail: str, password: str, address: str, device: st
 
     What fails is counted and committed, so nothing else may be pending in `session`.
     """
-    person = _known(session, mail.strip().lower(), password, address)
+    return open_sign_in(session, _known(session, mail.strip().lower(), password, address), device)
+
+
+def open_sign_in(session: Session, person: Person, device: str) -> str:
+    """The token of a new sign-in of somebody whose password was checked."""
     token = secrets.token_urlsafe(32)
     made = SignIn(person_id=person.id, token=digest(token), device=device[:200], expires_at=now() + timedelta(days=SIGN_IN_DAYS))
     session.add(made)
@@ -137,16 +141,17 @@ def sign_in(session: Session, mail: str, password: str, address: str, device: st
 def _known(session: Session, mail: str, password: str, address: str) -> Person:
     """Who has this password. Raises AccessError, having committed that it failed."""
     subjects = {"mail": digest(f"mail {mail}"), "address": digest(f"address {address}")}
-    since = now() - timedelta(minutes=THROTTLE_MINUTES)
+    within = timedelta(minutes=THROTTLE_MINUTES)
+    recent = Attempt.at.between(now() - within, now() + within)  # what a clock noted that was set back since locks nobody out
     for kind, subject in subjects.items():
-        failed = session.scalar(select(func.count()).select_from(Attempt).where(Attempt.subject == subject, Attempt.at > since))
+        failed = session.scalar(select(func.count()).select_from(Attempt).where(Attempt.subject == subject, recent))
         if (failed or 0) >= MOST_FAILURES[kind]:
             raise _throttled()
     person = session.scalars(select(Person).where(Person.mail == mail)).first()
     # Somebody unknown takes as long as a wrong password: who has an account cannot be found out by the clock.
     if not _fits(person.password if person else _nobody(), password) or person is None or person.disabled_at:
         session.add_all(Attempt(subject=subject) for subject in subjects.values())
-        session.execute(delete(Attempt).where(Attempt.at < since))
+        session.execute(delete(Attempt).where(~recent))
         session.commit()
         raise _wrong()
     if _hasher().check_needs_rehash(person.password):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -34,7 +37,30 @@ def csrf_of(cookie: str) -> str:
 
 
 async def visitor(request: Request) -> Visitor:
-    """Who asks. Raises AccessError."""
+    """Who asks; found out once for each request. Raises AccessError."""
+    if not hasattr(request.state, "visitor"):
+        request.state.visitor = await _visitor(request)
+    found: Visitor = request.state.visitor
+    return found
+
+
+class KnownFirst(APIRoute):
+    """A route that finds out who asks before it reads what they send: from a stranger nothing is kept, in memory or on the
+    disk."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        if not any(one.call is visitor for one in self.dependant.dependencies):
+            return handle
+
+        async def known(request: Request) -> Response:
+            await visitor(request)
+            return await handle(request)
+
+        return known
+
+
+async def _visitor(request: Request) -> Visitor:
     shop = workshop(request)
     scheme, _space, secret = request.headers.get("authorization", "").partition(" ")
     if scheme:

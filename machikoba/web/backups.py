@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/backups", tags=["backups"])
 @router.post("", summary="Start a backup", status_code=201, response_model=None,
              responses={201: {"model": TaskShown, "description": "It waits for the worker"},
                         **documented(400, 401, 403, 408, 409, 413, 415, 422, 429, 503, 507)})
-async def start(asked: BackupAsked, who: Who, shop: Shop, key: IdempotencyKey = None) -> JSONResponse:
+async def back_up(asked: BackupAsked, who: Who, shop: Shop, key: IdempotencyKey = None) -> JSONResponse:
     """Everything that must survive goes into one file on the server, under the passphrase in the worker's MACHIKOBA_PASSPHRASE
     where there is one. Only an owner of the server's first business may."""
 

@@ -18,14 +18,14 @@ from machikoba.language import _
 from machikoba.store.people import Visitor
 from machikoba.tasks.classify import Prediction
 from machikoba.web import tasks
-from machikoba.web.access import Shop, Who, signed_in_only
+from machikoba.web.access import KnownFirst, Shop, Who, signed_in_only
 from machikoba.web.once import IdempotencyKey, once
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions, Storable, TaskShown
 from machikoba.web.workshop import Workshop
 
 ANSWER_SECONDS = 30.0  # until an answer is there, or whoever asked is told to come again
-router = APIRouter(prefix="/v1/bundles", tags=["bundles"])
+router = APIRouter(prefix="/v1/bundles", route_class=KnownFirst, tags=["bundles"])
 Named = Annotated[Storable, InPath(description="The bundle's name.", min_length=1, max_length=100, examples=["inquiries"])]
 
 

@@ -10,22 +10,18 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machikoba.language import LANGUAGES, _, use_language
-from machikoba.web.problems import RequestError, StoppedReading, answer
+from machikoba.web.problems import HEADERS, RequestError, StoppedReading, answer
 from machikoba.web.proxy import forwarded
 
 MOST_BYTES = 4 << 20  # of a body
 MOST_UPLOAD_BYTES = 64 << 20  # of a body with a file
+MOST_STRANGERS_BYTES = 64 << 10  # of a body from somebody who is not known yet
 UPLOADS = ("/v1/tasks",)
+STRANGERS = ("/v1/accounts", "/v1/sign-ins")
 BODY_SECONDS = 30.0  # until the whole body is here
 UPLOAD_SECONDS = 600.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE = ("GET", "HEAD", "OPTIONS")
-HEADERS = {
-    "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()", "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-}
 
 
 class Guard:
@@ -54,9 +50,8 @@ class Guard:
         if refused is not None:
             await answer(refused)(scope, receive, safely)
             return
-        upload = scope["path"] in UPLOADS
-        bounded = _Bounded(receive, MOST_UPLOAD_BYTES if upload else MOST_BYTES, UPLOAD_SECONDS if upload else BODY_SECONDS)
-        await self.app(scope, bounded, safely)
+        seconds = UPLOAD_SECONDS if scope["path"] in UPLOADS else BODY_SECONDS
+        await self.app(scope, _Bounded(receive, _most_bytes(scope["path"]), seconds), safely)
 
     def _refused(self, scope: Scope, headers: Headers) -> RequestError | None:
         host = headers.get("host", "")
@@ -70,13 +65,12 @@ class Guard:
                                 _("Start the server with --public-name NAME."))
         if scope["method"] not in SAFE:
             origin = headers.get("origin")
-            foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+            foreign = origin is not None and _host_of(origin) != host.lower()
             if foreign or headers.get("sec-fetch-site") == "cross-site":
                 return RequestError(403, "other_site", _("Another site may not do this."), expected=host,
                                     found=(origin or "")[:100], next=_("Do it on this server's own pages, or with a key."))
-        length = headers.get("content-length", "")
-        most = MOST_UPLOAD_BYTES if scope["path"] in UPLOADS else MOST_BYTES
-        if length.isdigit() and int(length) > most:
+        length, most = headers.get("content-length", ""), _most_bytes(scope["path"])
+        if length.isdecimal() and int(length) > most:
             return too_large(most)
         return None
 
@@ -103,10 +97,15 @@ class _Bounded:
         return message
 
 
+def _most_bytes(path: str) -> int:
+    return MOST_UPLOAD_BYTES if path in UPLOADS else MOST_STRANGERS_BYTES if path in STRANGERS else MOST_BYTES
+
+
 def too_large(most_bytes: int) -> RequestError:
     """What is said of a body that is too large."""
-    return RequestError(413, "too_large", _("The request is too large."),
-                        expected=_("at most {n} MiB").format(n=most_bytes >> 20), next=_("Send it in smaller parts."))
+    most = f"{most_bytes >> 20} MiB" if most_bytes >> 20 else f"{most_bytes >> 10} KiB"
+    return RequestError(413, "too_large", _("The request is too large."), expected=_("at most {n}").format(n=most),
+                        next=_("Send it in smaller parts."))
 
 
 def _name(host: str) -> str:
@@ -114,6 +113,13 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host[1:host.find("]")].lower()
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _preferred(accepted: str) -> str | None:

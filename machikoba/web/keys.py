@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from machikoba.language import _
 from machikoba.store import people
 from machikoba.store.tables import Key
-from machikoba.web.access import Shop, Who
+from machikoba.web.access import KnownFirst, Shop, Who
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.shapes import KeyAsked, KeyMade, Keys
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", route_class=KnownFirst, tags=["keys"])
 FIELDS = ("id", "name", "role", "start", "created_at", "expires_at", "ended_at")
 
 

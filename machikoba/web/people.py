@@ -14,12 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from machikoba.language import _
 from machikoba.store import people
 from machikoba.store.tables import Membership, Person, SignIn
-from machikoba.web.access import COOKIE, Shop, Who, csrf_of
+from machikoba.web.access import COOKIE, KnownFirst, Shop, Who, csrf_of
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.shapes import Asked, Name, Role, Storable
 from machikoba.web.workshop import Workshop
 
-router = APIRouter(prefix="/v1", tags=["people"])
+router = APIRouter(prefix="/v1", route_class=KnownFirst, tags=["people"])
 Numbered = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$", examples=["0" * 32])]
 Password = Annotated[Storable, Field(max_length=1_000, examples=["yama-kawa-umi-sora"])]
 
@@ -85,9 +85,8 @@ async def open_account(asked: AccountAsked, request: Request, shop: Shop) -> Any
 
     def write() -> str:
         with shop.database.writing() as session:
-            people.accept(session, asked.token, asked.mail, asked.name, asked.password, _address(request))
-        with shop.database.writing() as session:
-            return people.sign_in(session, asked.mail, asked.password, _address(request), _device(request))
+            person = people.accept(session, asked.token, asked.mail, asked.name, asked.password, _address(request))
+            return people.open_sign_in(session, person, _device(request))
 
     token = await run_in_threadpool(write)
     shop.local = ""

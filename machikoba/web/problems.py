@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from machikoba import files
 from machikoba.errors import (
     AccessError,
     BackupError,
@@ -33,6 +36,13 @@ BY_CODE = {
 BY_KIND: tuple[tuple[type[MachikobaError], int], ...] = (
     (AccessError, 403), (DataError, 422), (OptionError, 422), (BundleError, 503), (BaseError, 503), (BackupError, 503),
     (StorageError, 503), (RequirementError, 409))
+# Of every answer, also of those that no middleware sees.
+HEADERS = {
+    "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()", "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+}
 
 
 class RequestError(MachikobaError):
@@ -90,6 +100,8 @@ def answer(error: MachikobaError) -> JSONResponse:
     patience = getattr(error, "retry_after_seconds", None)
     if patience or status == 503:
         headers["Retry-After"] = str(patience or 5)
+    if status == 408:
+        headers["Connection"] = "close"  # the rest of the request would be taken for the next one
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": told.to_dict()}, status, headers)
@@ -106,6 +118,12 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         if isinstance(error, StoppedReading):
             return answer(error.problem)
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno:  # a file that was sent found no room
+            try:
+                with files.storing(Path(gettempdir())):
+                    raise error.__cause__
+            except StorageError as refused:
+                return answer(refused)
         codes = {400: ("request_unreadable", _("The request cannot be read.")),
                  404: ("path_unknown", _("There is nothing here.")), 405: ("method_wrong", _("This cannot be done here."))}
         code, message = codes.get(error.status_code, ("request_wrong", str(error.detail)))
@@ -126,8 +144,10 @@ def install(app: FastAPI) -> None:
 
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         log.error("unforeseen error at %s %s", request.method, request.scope.get("route_path", ""), exc_info=error)
-        return answer(RequestError(500, "unforeseen", _("Something went wrong here."),
+        made = answer(RequestError(500, "unforeseen", _("Something went wrong here."),
                                    next=_("Try again; if it stays so, look into the log.")))
+        made.headers.update(HEADERS)
+        return made
 
     app.add_exception_handler(MachikobaError, ours)
     app.add_exception_handler(HTTPException, theirs)

@@ -20,7 +20,7 @@ from machikoba.language import _
 from machikoba.store import jobs
 from machikoba.store.people import Visitor
 from machikoba.store.tables import Job, new_id
-from machikoba.web.access import Shop, Who
+from machikoba.web.access import KnownFirst, Shop, Who
 from machikoba.web.once import IdempotencyKey, once
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.shapes import Tasks, TaskShown
@@ -31,7 +31,7 @@ MOST_WAITING = 20  # pieces of work of one business
 SHOWN = 100
 BLOCK_BYTES = 1 << 20
 FIELDS = ("id", "kind", "state", "doing", "done", "total", "result", "error", "created_at", "started_at", "ended_at")
-router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+router = APIRouter(prefix="/v1/tasks", route_class=KnownFirst, tags=["tasks"])
 Numbered = Annotated[str, InPath(description="The task's id.", pattern=r"^[0-9a-f]{32}$", examples=["0" * 32])]
 Text = Annotated[str | None, Form(max_length=200)]
 
@@ -53,15 +53,17 @@ async def start(file: UploadFile, name: Annotated[str, Form(min_length=1, max_le
 
     def write() -> JSONResponse:
         upload = upload_folder(shop.home, who.business_id) / f"{new_id()}{ending}"
-        with files.storing(upload):
-            upload.parent.mkdir(parents=True, exist_ok=True)
-            with files.draft_file(upload) as draft, draft.open("wb") as target:
-                shutil.copyfileobj(file.file, target)
         try:
+            with files.storing(upload):
+                upload.parent.mkdir(parents=True, exist_ok=True)
+                with files.draft_file(upload) as draft, draft.open("wb") as target:
+                    shutil.copyfileobj(file.file, target)
             made = once(shop, who, key, "tune", [options, files.digest(upload)],
                         lambda session: queued(session, who, "tune", {**options, "upload": upload.name}))
-        except BaseException:
-            upload.unlink(missing_ok=True)
+        except BaseException as error:
+            # Where the store was lost at the last moment the task may be there in spite of it, and needs its file.
+            if getattr(error, "code", "") != "store_unreachable":
+                upload.unlink(missing_ok=True)
             raise
         if "Idempotent-Replay" in made.headers:
             upload.unlink(missing_ok=True)

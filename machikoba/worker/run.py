@@ -28,6 +28,7 @@ NICENESS = 10  # whoever waits for an answer comes first
 BEAT_SECONDS = 10.0  # six of them to a lease
 LOOK_SECONDS = 1.0  # for new jobs
 SWEEP_SECONDS = 3_600.0
+STORE = ("store_busy", "store_full", "store_refused", "store_unreachable")  # no fault of the job's
 # What is done for a job: given its lease, a way to say how far it is, and the home.
 Kind = Callable[[Lease, Say, Path], None]
 KINDS: dict[str, Kind] = {"tune": tune_upload, "remake": remake_job, "replay": replay_bundle, "export": export_bundle,
@@ -120,30 +121,39 @@ class Worker:
         except LostError:
             log.warning("job %s: somebody else has it now", lease.job_id)
         except CancelledError:
-            self._quietly(lease.stopped)
-            self._clear(lease)
+            self._end(lease, lease.stopped)
         except StoppedError:
-            self._quietly(lease.give_back)
+            self._heard(lease.give_back)
         except MachikobaError as error:
             told = discreet(error)
             log.warning("job %s: %s %s", lease.job_id, error.code, "" if told is error else f"{error.message} ({error.found})")
-            self._quietly(partial(lease.fail, told))
-            self._clear(lease)
+            if error.code in STORE:  # it goes on where it stopped as soon as the store can be written again
+                self.stop.wait(LOOK_SECONDS)
+                self._heard(lease.give_back)
+            else:
+                self._end(lease, partial(lease.fail, told))
         except Exception:
             log.exception("job %s: unforeseen error", lease.job_id)
             unforeseen = MachikobaError("unforeseen", _("Something went wrong here."),
                                         next=_("Try again; if it stays so, look into the log."))
-            self._quietly(partial(lease.fail, unforeseen))
-            self._clear(lease)
+            self._end(lease, partial(lease.fail, unforeseen))
         finally:
             heart.end()
+
+    def _end(self, lease: Lease, say: Callable[[], None]) -> None:
+        """Tells how a job ended; only where that was heard does nobody need its file any more."""
+        if self._heard(say):
+            self._clear(lease)
 
     def _clear(self, lease: Lease) -> None:
         """Deletes the file that the job was for: nothing of a customer stays longer than it is needed."""
         if name := lease.options.get("upload"):
-            (self.home / "businesses" / lease.business_id / "uploads" / Path(name).name).unlink(missing_ok=True)
+            try:
+                (self.home / "businesses" / lease.business_id / "uploads" / Path(name).name).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("job %s: its file could not be deleted: %s", lease.job_id, error.strerror)
 
-    def _quietly(self, say: Callable[[], None]) -> None:
+    def _heard(self, say: Callable[[], None]) -> bool:
         """A last word that may come too late; if the store does not hear it, the lease runs out instead."""
         try:
             say()
@@ -151,3 +161,6 @@ class Worker:
             log.warning("a job was lost before its end was told")
         except StorageError:
             log.warning("the store did not hear how a job ended; its lease will run out")
+        else:
+            return True
+        return False

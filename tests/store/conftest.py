@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from machikoba.store import sealed
 from machikoba.store.database import Database, default_url
 from machikoba.store.migrations import upgrade
 from machikoba.store.tables import Business, new_id
@@ -77,6 +78,13 @@ def other_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Another empty database, of either kind."""
     with empty_database(request.param, request, tmp_path / "other") as made:
         yield made
+
+
+@pytest.fixture
+def quick_seals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the second that each use of a passphrase takes."""
+    monkeypatch.setattr(sealed.pyrage.passphrase, "encrypt", lambda text, *_more, **_options: text)
+    monkeypatch.setattr(sealed.pyrage.passphrase, "decrypt", lambda text, _passphrase: text)
 
 
 @pytest.fixture

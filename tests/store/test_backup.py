@@ -31,13 +31,6 @@ def kept(home, database, made):
     return fill(home, database, made.path)
 
 
-@pytest.fixture
-def quick_seals(monkeypatch):
-    """Without the second that each use of a passphrase takes."""
-    monkeypatch.setattr(sealed.pyrage.passphrase, "encrypt", lambda text, *_more, **_options: text)
-    monkeypatch.setattr(sealed.pyrage.passphrase, "decrypt", lambda text, _passphrase: text)
-
-
 def code(kind, call, *arguments, **options):
     with pytest.raises(kind) as caught:
         call(*arguments, **options)

@@ -1,19 +1,22 @@
 """Transactions, migrations and what is said of a database that does not answer."""
 from __future__ import annotations
 
+import itertools
 import threading
+from contextlib import suppress
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from machikoba.errors import OptionError, StorageError
 from machikoba.store import migrations
 from machikoba.store.database import Database, default_url
 from machikoba.store.tables import Business, Table
+from tests.faults import Fault
 
 
 def test_the_tables_of_the_migrations_are_those_of_the_code(database):
@@ -58,6 +61,22 @@ def test_processes_that_start_together_make_the_tables_once(url):
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_fault_at_every_place_of_an_upgrade_leaves_no_half_store(url):
+    database = Database(url)
+    for at in itertools.count(1):
+        with Fault(at) as fault, suppress(StorageError):
+            migrations.upgrade(database)
+        if not fault.went_off:
+            break
+        with database.engine.connect() as connection:
+            assert inspect(connection).get_table_names() == []
+    assert at > 15
+    with database.engine.connect() as connection:
+        assert migrations.current(connection) == migrations.newest()
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+    database.close()
 
 
 def test_a_store_of_a_newer_machikoba_is_left_alone(database):

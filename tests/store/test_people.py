@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from argon2 import PasswordHasher
-from sqlalchemy import inspect, select, text
+from sqlalchemy import inspect, select, text, update
 
 from machikoba.errors import AccessError
 from machikoba.store import people
@@ -115,6 +115,17 @@ def test_guessing_is_slowed_for_a_mail_and_for_an_address(database, business, mo
     later = now() + timedelta(minutes=people.THROTTLE_MINUTES, seconds=1)
     monkeypatch.setattr(people, "now", lambda: later)
     assert enter(database, address="10.0.0.2")
+
+
+def test_a_clock_that_was_wrong_locks_nobody_out(database, business):
+    """Wrong attempts noted a year ahead, before somebody set the clock right, do not count for a year."""
+    join(database, business)
+    for _ in range(people.MOST_FAILURES["mail"]):
+        refused("wrong_password", enter, database, password="wrong-wrong")
+    refused("too_many_attempts", enter, database)
+    with database.writing() as session:
+        session.execute(update(Attempt).values(at=now() + timedelta(days=365)))
+    assert enter(database)
 
 
 def test_a_password_can_be_no_guess_through_an_invitation(database, business):

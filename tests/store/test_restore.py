@@ -146,7 +146,7 @@ def test_not_while_a_server_or_worker_runs(file, target, new):
 
 
 @pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
-def test_damage_anywhere_leaves_nothing(home, database, kept, target, new, tmp_path, passphrase):
+def test_damage_anywhere_leaves_nothing(home, database, kept, target, new, tmp_path, passphrase, quick_seals):
     whole = Path(backup.make(home, database, passphrase=passphrase)["file"]).read_bytes()
     for place in range(500, len(whole), len(whole) // (4 if passphrase else 10)):
         (tmp_path / "b").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
@@ -194,8 +194,11 @@ def test_a_backup_that_was_altered_with_its_hashes_is_found_out(file, target, ne
     assert caught.value.code == "backup_damaged"
     assert [path.name for path in new.iterdir()] == ["in-use.lock"]
     assert not (tmp_path / "evil").exists()
-    with target.reading() as session:
-        assert inspect(session.connection()).get_table_names() == []
+    if target.sqlite:
+        assert not Path(target.url.database).exists()
+    else:
+        with target.reading() as session:
+            assert inspect(session.connection()).get_table_names() == []
 
 
 def test_links_are_no_files(file, target, new, tmp_path):
@@ -290,7 +293,7 @@ def test_stopped_anywhere_all_is_there_or_nothing(home, database, made, target, 
         own = target if not target.sqlite else Database(default_url(new))
         with monkeypatch.context() as patched:
             count = steps(patched, at, error)
-            with suppress(Stopped, StorageError):
+            with suppress(Stopped, StorageError, OSError):  # the last where a commit fails in a way that no database would
                 restore.restore(file, new, own)
         if count[0] < at:
             break
@@ -346,6 +349,7 @@ def kill_at_any_moment(tmp_path, made, delays):
     assert status == 0
     for number, delay in enumerate(delays):
         new = tmp_path / f"killed{number}"
+        new.mkdir()
         for words, at in (("backup", home), (("restore", first["file"]), new)):
             process = machikoba(at, *([words] if isinstance(words, str) else words), wait=False)
             time.sleep(delay)
@@ -372,6 +376,7 @@ def test_killed_at_any_moment(tmp_path, made):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 def test_killed_at_fifty_moments(tmp_path, made):
     kill_at_any_moment(tmp_path, made, [0.6 + 0.03 * i for i in range(50)])
 

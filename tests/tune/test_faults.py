@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 
 import machikoba
+from machikoba import files
 from machikoba.errors import StorageError
 from machikoba.pack.bundle import open_bundle
 from machikoba.tune.options import Options
 from tests.conftest import messages, write_csv
+from tests.faults import Fault
 
 QUICK = {"rungs": ("words",)}
 
@@ -34,46 +37,18 @@ def test_interrupt_leaves_nothing(inquiries, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["inquiries.csv"]
 
 
-class Fault:
-    """Fails the n-th write, fsync or rename with a full disk."""
-
-    def __init__(self, monkeypatch, at: int) -> None:
-        self.at, self.count = at, 0
-        real_open, real_fsync, real_rename = Path.open, os.fsync, Path.rename
-
-        def tick() -> None:
-            self.count += 1
-            if self.count == self.at:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-        def opened(path, mode="r", *args, **kwargs):
-            file = real_open(path, mode, *args, **kwargs)
-            if "w" in mode or "a" in mode:
-                try:
-                    tick()
-                except OSError:
-                    file.close()
-                    raise
-            return file
-
-        monkeypatch.setattr(Path, "open", opened)
-        monkeypatch.setattr(os, "fsync", lambda handle: (tick(), real_fsync(handle))[1])
-        monkeypatch.setattr(Path, "rename", lambda path, target: (tick(), real_rename(path, target))[1])
-
-
 @pytest.mark.slow
-def test_a_disk_that_fills_up_at_any_write_leaves_nothing(tmp_path, monkeypatch, home):
+@pytest.mark.parametrize("how", ["full", "lost"])
+def test_a_disk_that_fills_up_or_breaks_at_any_write_leaves_nothing(tmp_path, home, how):
     path = write_csv(tmp_path / "a.csv", messages(420))
     options = Options(holdout="0.4", **QUICK)
     from machikoba.tune.run import tune
 
     at = 1
     while True:
-        with monkeypatch.context() as patched:
-            fault = Fault(patched, at)
-            with suppress(StorageError):
-                tune(path, options, tmp_path / f"out{at}" / "a.bundle")
-        if fault.count < at:
+        with Fault(at, how) as fault, suppress(StorageError):
+            tune(path, options, tmp_path / f"out{at}" / "a.bundle")
+        if not fault.went_off:
             break
         for left in (tmp_path / f"out{at}").glob("*"):  # whole, when only the last flush of the folder failed, or nothing
             assert left.name == "a.bundle"
@@ -81,6 +56,22 @@ def test_a_disk_that_fills_up_at_any_write_leaves_nothing(tmp_path, monkeypatch,
         at += 1
     assert at > 15
     assert machikoba.load(tmp_path / f"out{at}" / "a.bundle").predict(["駐車場"])
+
+
+def test_a_replaced_file_is_there_after_a_power_cut(tmp_path, monkeypatch):
+    """Its bytes are flushed before its name, and its name before anybody is told."""
+    done = []
+    real_fsync, real_replace = os.fsync, Path.replace
+
+    def fsync(handle):
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "bytes")
+        real_fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", lambda path, target: (done.append("name"), real_replace(path, target))[1])
+    with files.draft_file(tmp_path / "a.csv") as draft:
+        draft.write_bytes(b"a")
+    assert done == ["bytes", "name", "folder"]
 
 
 def test_no_permission_to_write(inquiries, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,49 +15,7 @@ import httpx
 import pytest
 
 from machikoba.web import serve
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@pytest.fixture
-def start(home, made, port):
-    """Starts `machikoba serve` on the bundle; all that was started ends with the test."""
-    started = []
-    (home / "bundles").mkdir(parents=True)
-    shutil.copytree(made.path, home / "bundles" / "inquiries.bundle")
-
-    def run(*options, wait=True, port=port):
-        environment = os.environ | {"MACHIKOBA_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen([sys.executable, "-m", "machikoba", "serve", "--port", str(port), *options], env=environment,
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        started.append(process)
-        for _ in range(400 if wait else 0):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/healthz")
-                break
-            except httpx.TransportError:
-                assert process.poll() is None, process.stdout.read()
-                time.sleep(0.05)
-        process.console = ""
-        while wait and "owner  " not in process.console:
-            process.console += process.stdout.readline()
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-def own(process):
-    """What whoever started the server may send: the key that the console showed."""
-    return {"Authorization": "Bearer " + process.console.partition("you ask with: ")[2].split()[0]}
+from tests.web.conftest import own
 
 
 def ask(port, texts, **options):

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import logging
+import os
 import shutil
 import tempfile
 import zipfile
@@ -17,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
+import machikoba
 from machikoba.desk import bundles
 from machikoba.store import jobs, people
 from machikoba.store.database import Database, default_url
@@ -25,6 +27,7 @@ from machikoba.store.tables import BundleEntry, Correction, Invitation, Job, Key
 from machikoba.web.app import create_app
 from machikoba.web.workshop import Workshop
 from machikoba.worker.run import Worker
+from tests.conftest import messages, write_csv
 
 PASSWORD = "yama-kawa-umi-sora"
 NAMES = st.sampled_from(["inquiries", "canary-a-bundle", "canary-b-bundle", "none"])
@@ -32,8 +35,14 @@ LABELS = ["parking", "food", "bath", "room"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def bundle(made):
-    Businesses.made = made.path
+def bundles_of_their_own(tmp_path_factory):
+    """A bundle for each side, whose labels only it may see: an answer from the other's would show."""
+    folder = tmp_path_factory.mktemp("sides")
+    os.environ["MACHIKOBA_HOME"] = str(folder / "home")
+    for name in "ab":
+        rows = [(text, f"canary-{name}-label-{label}") for text, label in messages(120)]
+        Businesses.made[name] = machikoba.tune(write_csv(folder / f"{name}.csv", rows), folder / f"{name}.bundle",
+                                               rungs=("words",)).path
 
 
 class Heard(logging.Handler):
@@ -56,14 +65,14 @@ class Side:
             business = people.add_business(session, f"canary-{name}-business", "console")
             self.id = business.id
             folder = machine.shop.home / "businesses" / business.id / "bundles" / "1.bundle"
-            shutil.copytree(machine.made, folder)
+            shutil.copytree(machine.made[name], folder)
             bundles.add(session, business.id, "inquiries", folder, machine.shop.home, "console")
             bundles.add(session, business.id, f"canary-{name}-bundle", folder, machine.shop.home, "console")
             invitation = people.invite(session, business.id, "owner", "console")
             self.key = people.add_key(session, business.id, f"canary-{name}-key", "staff", "console")[1]
-        self.canaries |= {f"canary-{name}-bundle", f"canary-{name}-key", f"canary-{name}@example.jp", f"canary-{name}-person",
-                          self.key, self.id}
-        self.browser = TestClient(machine.app, raise_server_exceptions=False)
+        self.canaries |= {f"canary-{name}-label", f"canary-{name}-bundle", f"canary-{name}-key", f"canary-{name}@example.jp",
+                          f"canary-{name}-person", self.key, self.id}
+        self.browser = TestClient(machine.app, raise_server_exceptions=False, client=("127.0.0.1", 5))
         opened = self.browser.post("/v1/accounts", json={"token": invitation, "mail": f"canary-{name}@example.jp",
                                                          "name": f"canary-{name}-person", "password": PASSWORD})
         self.csrf = {"X-Machikoba-CSRF": opened.json()["csrf"]}
@@ -79,7 +88,7 @@ class Side:
 
 
 class Businesses(RuleBasedStateMachine):
-    made: Path
+    made: dict[str, Path] = {}
     count = itertools.count()
 
     def __init__(self):
@@ -92,10 +101,12 @@ class Businesses(RuleBasedStateMachine):
         self.app = create_app(self.shop, ["testserver"])
         self.log = Heard()
         logging.getLogger().addHandler(self.log)
+        logging.getLogger("machikoba").setLevel(logging.DEBUG)
         self.sides = [Side(self, "a"), Side(self, "b")]
 
     def teardown(self):
         logging.getLogger().removeHandler(self.log)
+        logging.getLogger("machikoba").setLevel(logging.NOTSET)
         self.shop.close()
         self.folder.cleanup()
 
@@ -111,7 +122,8 @@ class Businesses(RuleBasedStateMachine):
     def correct(self, which, as_person, label, key):
         side = self.sides[which]
         canary = f"canary-{side.name}-text-{next(self.count)}"
-        answer = side.ask("POST", "/v1/bundles/inquiries/corrections", as_person, json={"text": canary, "label": label},
+        answer = side.ask("POST", "/v1/bundles/inquiries/corrections", as_person,
+                          json={"text": canary, "label": f"canary-{side.name}-label-{label}"},
                           headers={"Idempotency-Key": key} if key else {})
         if answer.status_code == 201:
             side.canaries |= {canary, answer.json()["id"]}
@@ -124,6 +136,7 @@ class Businesses(RuleBasedStateMachine):
         answer = side.ask("POST", f"/v1/bundles/{name}/predict", as_person, json={"texts": [text, "駐車場"]})
         mine = name in ("inquiries", f"canary-{side.name}-bundle")
         assert answer.status_code == (200 if mine else 404)
+        assert not mine or all(one["label"].startswith(f"canary-{side.name}-") for one in answer.json()["predictions"])
         if not mine:  # the name that was asked for comes back; it is the asker's own word
             side.seen[-1] = side.seen[-1].replace(name, "")
 
@@ -149,12 +162,14 @@ class Businesses(RuleBasedStateMachine):
         with self.shop.database.reading() as session:
             assert {one.id: one.ended_at for one in session.scalars(select(Key))} == before
 
-    @rule(which=sides_)
-    def upload(self, which):
+    @rule(which=sides_, key=st.sampled_from(["1", "2", None]), usable=st.booleans())
+    def upload(self, which, key, usable):
         side = self.sides[which]
         canary = f"canary-{side.name}-file-{next(self.count)}"
-        answer = side.ask("POST", "/v1/tasks", True, data={"name": canary}, files={
-            "file": (f"{canary}.csv", f"text,label\n{canary},x\n".encode(), "text/csv")})
+        rows = [(text, f"{canary}-{label}") for text, label in messages(80)] if usable else [(canary, f"{canary}-label")]
+        file = "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+        answer = side.ask("POST", "/v1/tasks", True, data={"name": canary, "rungs": "words"}, files={
+            "file": (f"{canary}.csv", file.encode(), "text/csv")}, headers={"Idempotency-Key": key} if key else {})
         side.canaries.add(canary)
         if answer.status_code == 201:
             side.canaries.add(answer.json()["id"])
@@ -183,7 +198,8 @@ class Businesses(RuleBasedStateMachine):
         side = self.sides[which]
         answer = side.ask("POST", f"/v1/bundles/{name}/{kind}", as_person, headers={"Idempotency-Key": key} if key else {})
         mine = name in ("inquiries", f"canary-{side.name}-bundle")
-        assert answer.status_code in ((201, 409, 429) if mine else (404,)) if as_person else answer.status_code == 403
+        expected = (403,) if not as_person else (201, 409, 429) if mine else (404, 409)  # 409: the key was used for other work
+        assert answer.status_code in expected
         if answer.status_code == 201:
             side.canaries.add(answer.json()["id"])
         elif not mine:  # the asker's own word comes back
@@ -234,10 +250,11 @@ class Businesses(RuleBasedStateMachine):
             side.seen.clear()
         logged = "\n".join(self.log.lines)
         private = [canary for side in self.sides for canary in side.canaries
-                   if "-text-" in canary or "-asked-" in canary or "@" in canary or canary == side.key]
+                   if any(kind in canary for kind in ("-text-", "-asked-", "-file-", "@")) or canary == side.key]
         assert not [canary for canary in private if canary in logged]
         with self.shop.database.reading() as session:
-            assert {row.business_id for row in session.scalars(select(BundleEntry))} == {side.id for side in self.sides}
+            for row in session.scalars(select(BundleEntry)):
+                assert row.folder.startswith(f"businesses/{row.business_id}/"), "a bundle in another's folder"
             assert all(row.role for row in session.scalars(select(Invitation)))
 
 

@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -145,35 +142,3 @@ def test_a_heart_that_hears_of_the_end_stops_the_work(home, database, worker, mo
     thread.join(10)
     assert not thread.is_alive()
     assert look(database, job).state == ("cancelled" if how == "cancel" else "running")
-
-
-def killed(home, delay):
-    """A worker process that is killed after `delay` seconds."""
-    process = subprocess.Popen([sys.executable, "-m", "machikoba", "worker", "--name", "victim"],
-                               env=os.environ | {"MACHIKOBA_HOME": str(home)}, stderr=subprocess.DEVNULL)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def kill_and_finish(home, database, worker, delays):
-    for number, delay in enumerate(delays):
-        job = add(home, database, name=f"b{number}")
-        killed(home, delay)
-        jobs.release(database, "victim")
-        while lease := jobs.take(database, "w"):
-            worker.work(lease)
-        assert look(database, job).state == "done", look(database, job).error
-        with database.reading() as session:
-            assert bundles.find(session, BUSINESS, f"b{number}")
-    folder = home / "businesses" / BUSINESS / "bundles"
-    assert len(list(folder.iterdir())) == len(delays), "nothing half-made stays"
-
-
-def test_killed_workers_lose_nothing(home, database, worker):
-    kill_and_finish(home, database, worker, [0.8, 1.6, 2.4, 3.2, 4.0])
-
-
-@pytest.mark.slow
-def test_fifty_killed_workers_lose_nothing(home, database, worker):
-    kill_and_finish(home, database, worker, [0.5 + 0.08 * i for i in range(50)])
