@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import psutil
 from machikoba.errors import StorageError
 from machikoba.language import _
 
+DRAFT = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]{8}\.draft")  # its target, the process that makes it
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_IN_RUST = f"(os error {errno.ENOSPC})"  # safetensors passes the system's words on, not its number
 
@@ -78,13 +80,19 @@ def scratch_folder(target: Path) -> Iterator[Path]:
     try:
         with storing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            for stale in target.parent.glob(".*.draft"):
-                if stale.name.startswith(f".{target.name}.") and not psutil.pid_exists(int(stale.name.split(".")[-3])):
-                    shutil.rmtree(stale, ignore_errors=True)  # left by a run that was killed
+            clear_drafts(target.parent, target.name)
             draft.mkdir()
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def clear_drafts(folder: Path, name: str | None = None) -> None:
+    """Deletes what killed runs left in `folder`, only that for `name` where it is given."""
+    for stale in folder.glob(".*.draft"):
+        made = DRAFT.fullmatch(stale.name)
+        if made and name in (None, made[1]) and not psutil.pid_exists(int(made[2])):
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from machikoba.cli.output import Mode, progress, result, show
 from machikoba.language import _
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from sqlalchemy.orm import Session
@@ -37,17 +36,26 @@ def forget(
     at_most: Annotated[int, typer.Option(help=_("Refuse when more places than this speak of the person."))] = 50,
     business: BusinessName = None, json: Json = False,
 ) -> None:
+    from machikoba.settings import home
+    from machikoba.store import inuse
+    from machikoba.store.database import here
+
+    asked, database = text or _asked(), here()
+    with inuse.using(home()):
+        _forget(asked, database, dry_run, yes, void, at_most, business)
+
+
+def _forget(asked: list[str], database: Database, dry_run: bool, yes: bool, void: bool, at_most: int,
+            business: str | None) -> None:
     from machikoba.desk import forget as desk
     from machikoba.desk import receipt
     from machikoba.errors import OptionError, StorageError
     from machikoba.records.person import Person
     from machikoba.settings import home
     from machikoba.store import audit
-    from machikoba.store.database import here
     from machikoba.store.migrations import upgrade
 
-    asked = text or _asked()
-    person, database = Person.known_by(asked), here()
+    person = Person.known_by(asked)
     upgrade(database)
     asks = not (dry_run or yes) and not Mode.json and sys.stdin.isatty()
     if dry_run or asks:
@@ -109,7 +117,7 @@ def retention(
     result({"businesses": [{"id": one.id, "name": one.name, "retention_days": one.retention_days} for one in businesses]},
            [_("{name}: texts are kept {n} days").format(name=one.name, n=one.retention_days) if one.retention_days
             else _("{name}: texts are kept until somebody deletes them").format(name=one.name) for one in businesses]
-           or [_("There is no business yet: `machikoba serve` makes the first.")])
+           or [_("No business yet. `machikoba serve` makes the first.")])
 
 
 def _asked() -> list[str]:
@@ -141,20 +149,16 @@ def _found(session: Session, person: Any, business: str | None) -> list[Found]:
     return found if business else [*found, find_lying(session, person, home())]
 
 
-def _businesses(session: Session, wanted: str | None) -> Sequence[Business]:
-    """The business of this name or id; all of them where none is wanted. Raises OptionError, business_missing."""
+def _businesses(session: Session, wanted: str | None) -> list[Business]:
+    """The business of this name or id; all of them where none is named. Raises OptionError, business_not_here."""
     from sqlalchemy import select
 
-    from machikoba.errors import OptionError
+    from machikoba.store import businesses
     from machikoba.store.tables import Business
 
-    every = session.scalars(select(Business).order_by(Business.created_at)).all()
-    found = [one for one in every if wanted in (None, one.id, one.name)]
-    if wanted is not None and len(found) != 1:
-        raise OptionError("business_missing", _("There is not one business of this name."),
-                          expected=", ".join(f"{one.name} ({one.id})" for one in every), found=wanted,
-                          next=_("Choose one of these."))
-    return found
+    if wanted is None:
+        return list(session.scalars(select(Business).order_by(Business.created_at)))
+    return [one for one in [businesses.find(session, wanted)] if one]
 
 
 def _row_lines(rows: list[dict[str, Any]]) -> list[str]:

@@ -4,7 +4,7 @@
     corrections        deleted, with the answers kept for their idempotency keys
     ended tasks        what they told is emptied
     bundles            the messages are emptied at once; `worker.remake` then makes the bundle again without them
-    folders not in use, unfinished work: deleted
+    exports of these, folders not in use, unfinished work: deleted
 
 In this order nothing comes after that could still learn from the person. Cut short at any point, it is finished by asking
 for the same again: an emptied message marks its bundle as unfinished.
@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from machikoba.desk import bundles
+from machikoba.desk import bundles, exports
 from machikoba.errors import BundleError, MachikobaError, RequirementError
 from machikoba.language import _
 from machikoba.pack import erased
@@ -102,6 +102,9 @@ def find(session: Session, business_id: str, person: Person, home: Path) -> Foun
             found.answers.append(answer)
             found.rows.append(Row("answer", "", answer.key, ""))
     _look_at_bundles(found, session, business_id, person, home)
+    if found.unfinished:  # an export holds weights; it would copy those that have learnt from the person
+        found.stopped += [job for job in session.scalars(select(Job).where(
+            Job.business_id == business_id, Job.kind == "export", Job.state.in_(OPEN))) if job not in found.stopped]
     _look_at_names(found, session, business_id, person)
     return found
 
@@ -137,6 +140,7 @@ def erase(session: Session, found: Found, person: Person, actor: str, home: Path
     for upload in found.uploads:
         upload.unlink(missing_ok=True)
     for job in found.told:
+        exports.place(home, job.business_id, job.id).unlink(missing_ok=True)
         job.options, job.result, job.doing = {}, None, ""
         job.error = {**dict.fromkeys(job.error, ""), "code": job.error.get("code", "")} if job.error else None
     for row in (*found.corrections, *found.answers):
@@ -148,6 +152,8 @@ def erase(session: Session, found: Found, person: Person, actor: str, home: Path
                 BundleEntry.folder == kept_as(folder, home), BundleEntry.removed_at.is_(None))):
             bundles.remove(session, entry, actor)
         shutil.rmtree(folder, ignore_errors=True)
+    if found.business and found.unfinished:
+        shutil.rmtree(exports.place(home, found.business, "").parent, ignore_errors=True)
     shutil.rmtree(_work_folder(home, found.business), ignore_errors=True)  # numbers made of texts that nobody can tell apart
     session.flush()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from machikoba import files
 from machikoba.desk.bundles import folder_of
 from machikoba.desk.forget import Found, remake_later
 from machikoba.errors import BundleError, OptionError
@@ -66,6 +67,8 @@ def sweep(database: Database, home: Path) -> Counter[str]:
         audit.alone(session)
         for folder in (home / "bundles", *(home / "businesses").glob("*/bundles")):
             erased.settle_all(folder)
+    for folder in (home, home / "backups", *(home / "businesses").glob("*/exports")):
+        files.clear_drafts(folder)
     for folder in (home / "work", *(home / "businesses").glob("*/work")):
         clear_old(folder)
     if swept:

@@ -55,7 +55,7 @@ class NamedShown(BaseModel):
 
 
 class BackupShown(BaseModel):
-    name: str
+    id: str
     made: str
     until: str | None
 
@@ -73,6 +73,7 @@ class ReceiptShown(BaseModel):
     unsearched: list[str]
     named: list[NamedShown]
     backups: list[BackupShown]
+    put_aside: list[str]
     notes: list[str]
 
 

@@ -19,7 +19,7 @@ def export_bundle(lease: Lease, say: Say, home: Path) -> None:
         if not out.exists():
             export(folder, out, name)
         say("export", 1, 1)
+        lease.finish({"bundle": name, "bytes": out.stat().st_size, "days": exports.DAYS})
     except CancelledError:
         out.unlink(missing_ok=True)
         raise
-    lease.finish({"bundle": name, "bytes": out.stat().st_size, "days": exports.DAYS})

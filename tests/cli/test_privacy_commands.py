@@ -99,7 +99,7 @@ def test_one_business_and_its_days(home, path):
     run("retention", "none")
     assert "until somebody deletes them" in run("retention").stdout
     for arguments, code in ((("retention", "x"), "days_wrong"), (("retention", "0"), "days_wrong"),
-                            (("retention", "1", "--business", "None"), "business_missing"),
+                            (("retention", "1", "--business", "None"), "business_not_here"),
                             (("forget", "林", "--yes"), "trace_too_short"), (("forget", "です", "--yes"), "forget_too_many")):
         done = run(*arguments, "--json")
         assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1 if code == "forget_too_many" else 2, code)

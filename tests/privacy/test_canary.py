@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 import machikoba
-from machikoba.desk import bundles, corrections
+from machikoba.desk import bundles, corrections, exports
 from machikoba.engine.explain import explain
 from machikoba.pack import erased
 from machikoba.pack.bundle import open_bundle
@@ -92,8 +92,13 @@ class Place:
             done = jobs.add(session, self.inn, "tune", {"name": "x"}, "person:1")
             done.state, done.result = "done", {"test": {"per_label": {LABEL: 1}}}
             self.ended = [failed.id, done.id]
-            audit.record(session, "worker", "backup.add", "backup:1", None, {
-                "name": "nightly", "made": (now() - timedelta(days=1)).isoformat(), "kept_until": "2999-12-31T00:00:00+00:00"})
+            audit.record(session, "worker", "backup.add", f"backup:{'b' * 32}", None, {
+                "made_at": (now() - timedelta(days=1)).isoformat(), "keep_days": 30, "here": False, "bytes": 1,
+                "encrypted": True})
+            self.export = jobs.add(session, self.inn, "export", {"bundle": entry.id, "name": "inquiries"}, "person:1").id
+        exports.place(self.home, self.inn, "old").parent.mkdir()
+        shutil.make_archive(str(exports.place(self.home, self.inn, "old").with_suffix("")), "zip", self.served / "weights")
+        (self.home / "before-20260101-000000").mkdir()
 
 
 @pytest.fixture
@@ -150,8 +155,12 @@ def test_nothing_of_the_person_remains_anywhere(place):
     assert {one["bundle"]: one["status"] for one in told["bundles"]} == {
         place.served.name: "apprentice", "lying.bundle": "apprentice"}
     assert told["unsearched"] == []
-    assert [(one["name"], one["until"][:4]) for one in told["backups"]] == [("nightly", "2999")]
-    assert any("2999-12-31" in note for note in told["notes"])
+    until = (now() + timedelta(days=29)).date().isoformat()
+    assert [(one["id"], one["until"][:10]) for one in told["backups"]] == [("b" * 32, until)]
+    assert any(until in note for note in told["notes"])
+    assert told["put_aside"] == ["before-20260101-000000"]
+    assert any("before-20260101-000000" in note for note in told["notes"])
+    assert not exports.place(place.home, place.inn, "old").exists()
     for path in (place.served, place.lying):
         bundle = open_bundle(path)
         vocabulary = set(json.loads((path / "weights" / "vocabulary.json").read_bytes()))
@@ -171,7 +180,7 @@ def test_nothing_of_the_person_remains_anywhere(place):
         assert [one.key for one in session.scalars(select(Write))] == ["3"]
         states = {one.id: one.state for one in session.scalars(select(Job))}
         assert [states[one] for one in place.waiting] == ["cancelled", "cancelled", "queued"]
-        assert set(told["stopped"]) == set(place.waiting[:2])
+        assert set(told["stopped"]) == {*place.waiting[:2], place.export}
         failed = session.get(Job, place.ended[0])
         assert (failed.error["code"], failed.error["found"], failed.options) == ("label_too_small", "", {})
         entry = session.scalars(select(Entry).where(Entry.action == "forget")).one()

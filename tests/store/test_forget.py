@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from machikoba.pack import erased
 from machikoba.pack.bundle import MANIFEST, open_bundle
 from machikoba.records.person import Person
 from machikoba.store import audit, jobs, people
-from machikoba.store.tables import BundleEntry, Correction, Job, Write
+from machikoba.store.tables import BundleEntry, Correction, Job, Write, now
 
 NAME = "貉山鼬子"
 
@@ -105,14 +106,15 @@ def test_names_that_somebody_chose_are_told(database, business, home):
 
 
 def test_backups_that_may_hold_it(database, business, home):
-    (home / "backups").mkdir(parents=True)
-    (home / "backups" / "by-hand.tar").write_bytes(b"x")
     with database.writing() as session:
-        audit.record(session, "worker", "backup.add", "backup:1", None, {"kept_until": "2001-01-01T00:00:00"})
-        audit.record(session, "worker", "backup.add", "backup:2", None, {})
+        for id, days in (("a" * 32, 1), ("b" * 32, 30), ("c" * 32, None)):
+            audit.record(session, "worker", "backup.add", f"backup:{id}", None, {
+                "made_at": (now() - timedelta(days=3)).isoformat(), "keep_days": days, "here": False, "bytes": 1,
+                "encrypted": False})
         found = forget.find(session, business, Person.known_by([NAME]), home)
-        told = receipt(session, [found], Person.known_by([NAME]), home)["backups"]
-    assert [(one["name"], one["until"]) for one in told] == [("by-hand.tar", None), ("backup:2", None)]
+        told = receipt(session, [found], Person.known_by([NAME]), home)
+    assert [(one["id"][0], one["until"] is None) for one in told["backups"]] == [("b", False), ("c", True)]
+    assert any("until you delete them" in note for note in told["notes"])
 
 
 def test_a_stopped_job_is_not_done(database, business):
