@@ -22,6 +22,7 @@ from machikoba.pack.bundle import open_bundle
 from machikoba.store import audit
 from machikoba.store.database import Database, default_url
 from machikoba.store.tables import Correction, Job
+from tests.conftest import messages
 from tests.store.conftest import postgresql  # noqa: F401
 from tests.web.conftest import answers, owner_key
 
@@ -250,8 +251,7 @@ def test_a_clock_that_jumps_under_a_server_and_its_worker(start, home, port, tmp
     start(log=log, env={"LD_PRELOAD": FAKETIME[0], "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
                         "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
     base, database = f"http://127.0.0.1:{port}", Database(default_url(home))
-    rows = "text,label\n" + "".join(f"{kind}について{i}番目の質問{chr(0x4E00 + 37 * i)},{kind}\n" for i in range(60)
-                                    for kind in ("parking", "food"))
+    rows = "text,label\n" + "".join(f"{text},{label}\n" for text, label in messages(120))
     tasks, jumps = [], ["+30d", "-730d", "+0d"]
     for number, jump in enumerate(["+0d", *jumps]):
         clock.write_text(jump)
