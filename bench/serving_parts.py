@@ -42,7 +42,7 @@ def growth(home: str, bundles: list[str], numbers: list[int], texts: list[str], 
 
     engine, draw, found = Engine(Path(home), resident_mib or RESIDENT_MIB), random.Random(seed), []
     first = engine.open(Path(bundles[0]))
-    for text in texts[:30]:
+    for text in texts:  # every length that there is has its scratch memory then
         first.predict([text])
     bare = _own_mib() - first.nbytes / 2**20  # Python, the base and its scratch memory, without any bundle
     for number in numbers:
