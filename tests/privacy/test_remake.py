@@ -265,5 +265,6 @@ def test_killed_at_any_moment_the_same_command_finishes(home, database, path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_thirty_moments_the_same_command_finishes(home, database, path):
     kill_and_finish(home, database, path, [0.6 + 0.1 * i for i in range(30)])
