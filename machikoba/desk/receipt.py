@@ -22,7 +22,7 @@ MASKED = {"phone", "mail", "line_id"}  # kinds that are masked before a message 
 
 def receipt(session: Session, found: Sequence[Found], person: Person, home: Path, number: str | None = None) -> dict[str, Any]:
     """The receipt, without what becomes of the bundles. number: None for a look that changed nothing."""
-    kept = [one for one in backup.known(session, home) if one.kept_until is None or one.kept_until > now()]
+    kept = backup.known(session, home)  # also past its date: it lies there until the next backup deletes it
     aside = [path.name for path in restore.put_aside(home)]
     unsearched = sorted({name for one in found for name in one.unsearched})
     named = [{"kind": kind, "id": id} for one in found for kind, id in one.named]
