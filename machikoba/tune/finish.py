@@ -15,6 +15,7 @@ import numpy as np
 from machikoba import __version__, files
 from machikoba.adapt.contract import Train
 from machikoba.adapt.fitted.kernel import KernelMachine
+from machikoba.adapt.lora import LoraRung
 from machikoba.base.encoder import Encoder
 from machikoba.base.speed import machine
 from machikoba.engine import judge
@@ -195,7 +196,8 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
                                    spent_level(options.confidence, 1))
     fingerprint = hashlib.sha256(b"".join([
         *(path.read_bytes() for path in sorted((draft / "weights").rglob("*")) if path.is_file()), thresholds.tobytes(),
-        "\n".join(plan.examples[i].id for i in certify_rows).encode()])).hexdigest()
+        repr([(plan.examples[i].id, plan.examples[i].label) for i in certify_rows]).encode(),
+        repr((options.target_error, options.confidence)).encode()])).hexdigest()
     k = spend(where, fingerprint, groups)
     level = spent_level(options.confidence, k)
     judged = judge.Judged(service, texts, [str(plan.examples[i].label) for i in certify_rows])
@@ -221,9 +223,10 @@ def outlook(unseen: ladder.OutOfFold, messages: int, options: Options) -> dict[s
 
 
 def _time_order(plan: Plan, train_rows: np.ndarray, chosen: Tried, options: Options) -> dict[str, Any] | None:
-    """Trained on the oldest 80% of the training rows, how right on the newest 20%; None where there are no dates."""
+    """Trained on the oldest 80% of the training rows, how right on the newest 20%; None where there are no dates, and for a
+    rung that trains the base: what it chose by cross-fitting it chose with the newest rows among the others."""
     parts = time_split([plan.dates[i] for i in train_rows])
-    if parts is None:
+    if parts is None or isinstance(chosen.rung, LoraRung):
         return None
     old, new = plan.train(train_rows[parts[0]]), plan.train(train_rows[parts[1]])
     if len(np.unique(old.labels)) < len(plan.labels.names):
