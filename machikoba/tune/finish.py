@@ -92,10 +92,10 @@ def finish(target: Path, name: str, data: dict[str, Any], climbed: Climbed, enco
     name: what the bundle will be called. data: the recipe's section on where the examples come from.
     Raises StorageError, RequirementError.
     """
-    plan, chosen, where = climbed.plan, climbed.chosen, home()
+    plan, where = climbed.plan, home()
     train_rows = plan.rows("train")
     train = plan.train(train_rows)
-    fitted = refit(chosen, train, options, price)
+    chosen, fitted = refit(climbed.tried, climbed.chosen, train, options, price)
     assert isinstance(fitted, KernelMachine)
     with files.draft_folder(target) as draft:
         say("packing", 0, 1)

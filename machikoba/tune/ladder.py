@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from machikoba.adapt.contract import Diverged, Fitted, Rung, Scores, Train
 from machikoba.base.encoder import Encoder
+from machikoba.errors import RequirementError
 from machikoba.language import _
 from machikoba.memory import available_mib, peak_mib
 from machikoba.prove.metrics import Interval, Rate, accuracy, coverage_interval
@@ -108,8 +109,7 @@ def judge(step: Tried, train: Train, labels: Labels, options: Options, prices: P
         with arithmetic():
             held_out = step.rung.cross_fit(train, options.seed, partial(say, step.rung.name))
     except Diverged as error:
-        step.skipped_because = _("training went astray: the loss rose from {first} to {last}").format(
-            first=f"{error.first:.2f}", last=f"{error.last:.2f}")
+        step.skipped_because = _astray(error)
         charge(step, cpu, wall, prices)
         return
     true = train.labels[held_out.rows]
@@ -121,13 +121,27 @@ def judge(step: Tried, train: Train, labels: Labels, options: Options, prices: P
     charge(step, cpu, wall, prices)
 
 
-def refit(step: Tried, train: Train, options: Options, prices: Prices) -> Fitted:
-    """The rung fitted on every training row; its cost is added to the step's."""
-    cpu, wall = time.process_time(), time.monotonic()
-    with arithmetic():
-        fitted = step.rung.fit(train, options.seed)
-    charge(step, cpu, wall, prices)
-    return fitted
+def refit(tried: Sequence[Tried], chosen: Tried, train: Train, options: Options, prices: Prices) -> tuple[Tried, Fitted]:
+    """The chosen rung fitted on every training row, its cost added to the step's; where that training diverges, the next
+    best. Raises RequirementError, nothing_left, where there is none."""
+    left: Tried | None = chosen
+    while left is not None:
+        cpu, wall = time.process_time(), time.monotonic()
+        try:
+            with arithmetic():
+                return left, left.rung.fit(train, options.seed)
+        except Diverged as error:
+            left.skipped_because, left.cv_accuracy = _astray(error), None
+        finally:
+            charge(left, cpu, wall, prices)
+        left = winner(tried, options)
+    raise RequirementError("nothing_left", _("Every training went astray."), expected=_("a loss that falls"),
+                           found=chosen.skipped_because, next=_("Add the steps words and features (--rungs words,features)."))
+
+
+def _astray(error: Diverged) -> str:
+    return _("training went astray: the loss rose from {first} to {last}").format(first=f"{error.first:.2f}",
+                                                                                  last=f"{error.last:.2f}")
 
 
 def charge(step: Tried, cpu: float, wall: float, prices: Prices) -> None:

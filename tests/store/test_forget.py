@@ -113,7 +113,7 @@ def test_backups_that_may_hold_it(database, business, home):
                 "encrypted": False})
         found = forget.find(session, business, Person.known_by([NAME]), home)
         told = receipt(session, [found], Person.known_by([NAME]), home)
-    assert [(one["id"][0], one["until"] is None) for one in told["backups"]] == [("b", False), ("c", True)]
+    assert [(one["id"][0], one["until"] is None) for one in told["backups"]] == [("a", False), ("b", False), ("c", True)]
     assert any("until you delete them" in note for note in told["notes"])
 
 

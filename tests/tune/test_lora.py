@@ -75,6 +75,24 @@ def test_training_that_goes_astray_is_told_and_the_next_step_kept(tiny_encoder, 
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.endswith((".bundle", ".draft"))) == ["a.bundle"]
 
 
+def test_a_last_training_that_goes_astray_leaves_the_next_best(tiny_encoder, tmp_path, monkeypatch):
+    def diverge(*_args, **_options):
+        raise Diverged(1.0, 9.0)
+
+    monkeypatch.setattr(rung.LoraRung, "fit", diverge)
+    rows = [(text, label if i % 5 else "wrong") for i, (text, label) in enumerate(messages(120))]
+    data = write_csv(tmp_path / "noisy.csv", rows)
+    options = {"bases": (str(tiny_encoder),), "holdout": "none", "target_coverage": 0.999}
+    monkeypatch.setattr("machikoba.tune.run.winner", lambda tried, _options: tried[-1])
+    made = machikoba.tune(data, tmp_path / "a.bundle", rungs=("words", "lora"), **options)
+    assert made.summary["rung"] == "words"
+    assert "astray" in made.summary["ladder"][1]["skipped_because"]
+    with pytest.raises(RequirementError) as caught:
+        machikoba.tune(data, tmp_path / "b.bundle", rungs=("lora",), **options)
+    assert caught.value.code == "nothing_left"
+    assert not (tmp_path / "b.bundle").exists()
+
+
 def test_a_rate_far_too_high_is_noticed(tiny_encoder, tmp_path):
     rows = messages(80)
     tuner = tuning.Tuner(find_base(str(tiny_encoder), tmp_path), PLAIN, tmp_path)
