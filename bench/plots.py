@@ -84,6 +84,8 @@ def serving() -> None:
 
 
 if __name__ == "__main__":
-    quality()
-    growth()
-    serving()
+    for name, draw in {"tuner": quality, "growth": growth, "serving": serving}.items():
+        if (RESULTS / f"{name}.json").exists():
+            draw()
+        else:
+            print(f"bench/results/{name}.json has not been measured yet")
