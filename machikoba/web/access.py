@@ -19,6 +19,7 @@ from machikoba.language import _
 from machikoba.store import people
 from machikoba.store.people import Visitor
 from machikoba.store.tables import Business, now
+from machikoba.web.forms import read_form
 from machikoba.web.guard import SAFE
 from machikoba.web.workshop import Workshop
 
@@ -55,6 +56,7 @@ class KnownFirst(APIRoute):
 
         async def known(request: Request) -> Response:
             await visitor(request)
+            await read_form(request)
             return await handle(request)
 
         return known

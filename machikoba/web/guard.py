@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machikoba.language import LANGUAGES, _, use_language
-from machikoba.web.problems import HEADERS, RequestError, StoppedReading, answer
+from machikoba.web.problems import HEADERS, RequestError, StoppedReading, answer, unreadable
 from machikoba.web.proxy import forwarded
 
 MOST_BYTES = 4 << 20  # of a body
@@ -21,6 +21,9 @@ STRANGERS = ("/v1/accounts", "/v1/sign-ins")
 BODY_SECONDS = 30.0  # until the whole body is here
 UPLOAD_SECONDS = 600.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_HEAD_BYTES = 64 << 10  # of an address and its headers
+HEADER_BYTES = 4  # of a header, besides its name and value
+VERSIONS = ("1.0", "1.1")  # of HTTP
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -48,12 +51,20 @@ class Guard:
 
         refused = self._refused(scope, headers)
         if refused is not None:
-            await answer(refused)(scope, receive, safely)
+            told = answer(refused)
+            told.headers["Connection"] = "close"  # the rest of the request would be taken for the next one
+            await told(scope, receive, safely)
             return
         seconds = UPLOAD_SECONDS if scope["path"] in UPLOADS else BODY_SECONDS
         await self.app(scope, _Bounded(receive, _most_bytes(scope["path"]), seconds), safely)
 
     def _refused(self, scope: Scope, headers: Headers) -> RequestError | None:
+        if scope["http_version"] not in VERSIONS:
+            return unreadable(expected="HTTP/1.1", found=f"HTTP/{scope['http_version']}")
+        # The protocol below refuses a head that is too long only where it comes in pieces.
+        head = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) + HEADER_BYTES for n, v in headers.raw)
+        if head > MOST_HEAD_BYTES:
+            return unreadable(expected=_("at most {n} KiB of headers").format(n=MOST_HEAD_BYTES >> 10))
         host = headers.get("host", "")
         through_proxy = bool(self.names) and forwarded(headers)
         known = self.names if through_proxy else self.hosts  # nobody outside asks for 127.0.0.1: the proxy has put it there

@@ -107,6 +107,12 @@ def answer(error: MachikobaError) -> JSONResponse:
     return JSONResponse({"error": told.to_dict()}, status, headers)
 
 
+def unreadable(expected: str = "", found: str = "", status: int = 400) -> RequestError:
+    """What is said of a request that is none."""
+    return RequestError(status, "request_unreadable", _("The request cannot be read."), expected=expected, found=found,
+                        next=_("/v1/openapi.json says what there is."))
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of `app` take the shape."""
 
@@ -124,8 +130,9 @@ def install(app: FastAPI) -> None:
                     raise error.__cause__
             except StorageError as refused:
                 return answer(refused)
-        codes = {400: ("request_unreadable", _("The request cannot be read.")),
-                 404: ("path_unknown", _("There is nothing here.")), 405: ("method_wrong", _("This cannot be done here."))}
+        if error.status_code == 400:
+            return answer(unreadable())
+        codes = {404: ("path_unknown", _("There is nothing here.")), 405: ("method_wrong", _("This cannot be done here."))}
         code, message = codes.get(error.status_code, ("request_wrong", str(error.detail)))
         made = answer(RequestError(error.status_code, code, message, next=_("/v1/openapi.json says what there is.")))
         made.headers.update(error.headers or {})
@@ -135,10 +142,8 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         # Where and what is wrong, never the value: it may be a customer's text.
         found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-        unreadable = any(one["type"] in ("json_invalid", "json_type") for one in error.errors())
-        if unreadable:
-            return answer(RequestError(400, "request_unreadable", _("The request cannot be read."), expected="JSON",
-                                       found=found, next=_("/v1/openapi.json says what there is.")))
+        if any(one["type"] in ("json_invalid", "json_type") for one in error.errors()):
+            return answer(unreadable(expected="JSON", found=found))
         return answer(RequestError(422, "request_wrong", _("A value in the request cannot be used."), found=found,
                                    next=_("/v1/openapi.json says what there is.")))
 

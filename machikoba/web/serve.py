@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from machikoba.store.migrations import upgrade
 from machikoba.store.tables import Business
 from machikoba.web.app import create_app
 from machikoba.web.guard import LOOPBACK
-from machikoba.web.problems import HEADERS, RequestError, answer
+from machikoba.web.problems import HEADERS, answer, unreadable
 from machikoba.web.proxy import BehindProxy
 from machikoba.web.workshop import Workshop
 
@@ -101,9 +102,11 @@ class _Patient(H11Protocol):
             self.cycle.disconnected = True  # whoever works on the answer has nobody to tell it to
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            told = answer(RequestError(400, "request_unreadable", _("The request cannot be read."), expected="HTTP/1.1"))
+            unknown = getattr(sys.exception(), "error_status_hint", 400) == HTTPStatus.NOT_IMPLEMENTED  # a coding of the body
+            status = HTTPStatus.NOT_IMPLEMENTED if unknown else HTTPStatus.BAD_REQUEST
+            told = answer(unreadable(expected="HTTP/1.1", status=status))
             told.headers.update({**HEADERS, "Connection": "close"})
-            for event in (h11.Response(status_code=400, headers=told.raw_headers, reason=b"Bad Request"),
+            for event in (h11.Response(status_code=status, headers=told.raw_headers, reason=status.phrase.encode()),
                           h11.Data(data=bytes(told.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
         self.transport.close()

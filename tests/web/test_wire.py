@@ -93,17 +93,17 @@ def test_requests_that_are_none(served, port):
         ("another host", b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n", [400]),
         ("half a host", b"GET /healthz HTTP/1.1\r\nHost: [::1\r\n\r\n", [400]),
         ("strange origin", ask + b"Origin: http://[\r\nContent-Length: 0\r\n\r\n", [403]),
-        ("a version of the future", get(b"/healthz", version=b"9.9"), [200]),
-        ("newest version", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400}),
+        ("unknown version", get(b"/healthz", version=b"9.9"), [400]),
+        ("newest version", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [400]),
         ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), [400]),
         ("nothing but zeros", bytes(70_000), [400]),
         ("unknown method", b"BREW /healthz HTTP/1.1\r\nHost: " + host + b"\r\n\r\n", [405]),
         ("tunnel", b"CONNECT evil.example:443 HTTP/1.1\r\nHost: " + host + b"\r\n\r\n", [404]),
         ("another protocol", get(b"/healthz", b"Connection: upgrade", b"Upgrade: websocket"), [200]),
         ("a long target", get(b"/" + b"a" * 60_000), [404]),
-        ("a very long target", get(b"/" + b"a" * 200_000), {400, 404}),
-        ("a very long header", get(b"/healthz", b"X: " + b"a" * 200_000), {200, 400}),
-        ("ten thousand headers", get(b"/healthz", *[b"X%d: a" % i for i in range(10_000)]), {200, 400}),
+        ("a very long target", get(b"/" + b"a" * 200_000), [400]),
+        ("a very long header", get(b"/healthz", b"X: " + b"a" * 200_000), [400]),
+        ("ten thousand headers", get(b"/healthz", *[b"X%d: a" % i for i in range(10_000)]), [400]),
         ("a header without end", b"GET /healthz HTTP/1.1\r\nHost: " + host, []),
         ("a space before the colon", get(b"/healthz", b"X : a"), [400]),
         ("zero in a header", get(b"/healthz", b"X: a\x00b"), [400]),
@@ -116,7 +116,7 @@ def test_requests_that_are_none(served, port):
         ("a length too great by one", ask + b"Content-Length: %d\r\n\r\n" % (len(asked) + 1) + asked, []),
         ("a length too small by one", ask + b"Content-Length: %d\r\n\r\n" % (len(asked) - 1) + asked, [400]),
         ("length and chunks", ask + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [422]),
-        ("chunks of another kind", ask + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", [400]),
+        ("chunks of another kind", ask + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", [501]),
         ("a chunk of no size", ask + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", [400]),
         ("a wrong chunk after a good one", ask + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n", [400]),
         ("a wrong chunk after the answer",
@@ -133,9 +133,9 @@ def test_requests_that_are_none(served, port):
         ("depth", ask + b"Content-Length: 200000\r\n\r\n" + b"[" * 200_000, [400]),
         ("a great number", ask + b"Content-Length: 20011\r\n\r\n" + b'{"texts": ' + b"9" * 20_000 + b"}", {400, 422}),
         ("a form without a border", form(b"multipart/form-data", b"x"), [400]),
-        ("a form that does not end", form(b"multipart/form-data; boundary=x", file + field), {400, 422}),
+        ("a form that does not end", form(b"multipart/form-data; boundary=x", file + field), [400]),
         ("a form whose text is none",
-         form(b"multipart/form-data; boundary=x", field + b"\xff\xfe\r\n" + file + b"--x--\r\n"), {201, 422}),
+         form(b"multipart/form-data; boundary=x", field + b"\xff\xfe\r\n" + file + b"--x--\r\n"), [422]),
         ("a form of many fields", form(b"multipart/form-data; boundary=x", (field + b"a\r\n") * 2_000 + b"--x--\r\n"), [400]),
         ("a form in an unknown writing", form(b"multipart/form-data; boundary=x; charset=none",
                                               field + b"\x00\r\n" + file + b"--x--\r\n"), [422]),
@@ -143,7 +143,7 @@ def test_requests_that_are_none(served, port):
     wrong = []
     for what, sent, expected in cases:
         got = statuses(speak(port, sent, 1 if isinstance(expected, set) else len(expected)))
-        fits = bool(got) and set(got) <= expected if isinstance(expected, set) else got == expected
+        fits = len(got) == 1 and got[0] in expected if isinstance(expected, set) else got == expected
         if not fits:
             wrong.append((what, got, expected))
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200, what
