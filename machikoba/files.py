@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from machikoba.language import _
 
 DRAFT = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]{8}\.draft")  # its target, the process that makes it
 FULL = (errno.ENOSPC, errno.EDQUOT)
+WAIT_SECONDS = 0.01  # between two looks at a lock
+PLACES = 1_000  # Windows knows no shared locks: there each holder of a file locks one byte, and whoever wants it alone all
 FULL_IN_RUST = f"(os error {errno.ENOSPC})"  # safetensors passes the system's words on, not its number
 
 
@@ -125,34 +128,53 @@ def draft_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone_at(path: Path) -> Iterator[None]:
-    """Of all processes that come here with the same `path` one is in the block at a time; the others wait. Raises StorageError.
+    """Of all processes that come here with the same `path` one is in the block at a time, and the others wait. Raises
+    StorageError."""
+    with lock_file(path.with_name(path.name + ".lock")) as file:
+        while not lock(file, alone=True):
+            time.sleep(WAIT_SECONDS)
+        yield
 
-    The system lets go when a process dies.
-    """
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be locked until the end of the block. Raises StorageError."""
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(path.name + ".lock").open("ab")
+        file = path.open("ab")
     with file:
-        _wait_for(file)
-        yield
+        yield file
 
 
 if os.name == "nt":
     import msvcrt
 
-    def _wait_for(file: IO[bytes]) -> None:
-        file.seek(0)
-        while True:
+    def lock(file: IO[bytes], alone: bool) -> bool:
+        """Holds `file` alone or together with others that do not want it alone; False where that cannot be now.
+
+        The system lets go when the file is closed or the process dies.
+        """
+        for place in [0] if alone else range(PLACES):
+            file.seek(place)
             try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
-                return
-            except OSError:  # it tries for ten seconds only
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, PLACES if alone else 1)  # type: ignore[attr-defined,unused-ignore]
+                return True
+            except PermissionError:
                 continue
+        return False
 else:
     import fcntl
 
-    def _wait_for(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    def lock(file: IO[bytes], alone: bool) -> bool:
+        """Holds `file` alone or together with others that do not want it alone; False where that cannot be now.
+
+        The system lets go when the file is closed or the process dies.
+        """
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
 
 
 def digest(*paths: Path) -> str:

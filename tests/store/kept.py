@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from machikoba.desk import bundles, corrections
 from machikoba.store import audit, jobs, people
@@ -54,3 +54,16 @@ def told(database: Database) -> dict[str, Any]:
             "jobs": sorted((row.id, row.options["name"], row.attempt) for row in session.scalars(select(Job))),
             "audit": [row.hash for row in session.scalars(select(Entry).order_by(Entry.number)) if row.action in (
                 "bundle.add", "correction.add", "key.add", "job.add", "business.add")]}
+
+
+def found_after(home: Path, database: Database) -> dict[str, Any] | None:
+    """What is there: None for nothing, else what the store tells, its files being there too."""
+    with database.reading() as session:
+        if "businesses" not in inspect(session.connection()).get_table_names():
+            assert not list(home.glob("businesses/*"))
+            assert not (home / "certified.jsonl").exists()
+            return None
+        folders = session.scalars(select(BundleEntry.folder).where(BundleEntry.removed_at.is_(None))).all()
+    assert all((home / folder / "bundle.json").exists() for folder in folders)
+    assert (home / "certified.jsonl").exists()
+    return told(database)

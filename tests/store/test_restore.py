@@ -5,11 +5,7 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +19,7 @@ from machikoba.errors import BackupError, RequirementError, StorageError
 from machikoba.store import archive, backup, dump, inuse, migrations, restore
 from machikoba.store.database import Database, default_url, here
 from machikoba.store.tables import BundleEntry, Entry, Job, SignIn
-from tests.store.kept import PASSPHRASE, fill, told
+from tests.store.kept import PASSPHRASE, fill, found_after, told
 
 
 @pytest.fixture
@@ -311,102 +307,10 @@ def test_stopped_anywhere_all_is_there_or_nothing(home, database, made, target, 
     assert outcomes == {True, False}
 
 
-def found_after(home, database):
-    """What is there: None for nothing, else what the store tells, its files being there too."""
-    with database.reading() as session:
-        if "businesses" not in inspect(session.connection()).get_table_names():
-            assert not list(home.glob("businesses/*"))
-            assert not (home / "certified.jsonl").exists()
-            return None
-        folders = session.scalars(select(BundleEntry.folder).where(BundleEntry.removed_at.is_(None))).all()
-    assert all((home / folder / "bundle.json").exists() for folder in folders)
-    assert (home / "certified.jsonl").exists()
-    return told(database)
-
-
 def empty(database):
     with database.writing() as session:
         session.execute(text("DROP SCHEMA public CASCADE"))
         session.execute(text("CREATE SCHEMA public"))
-
-
-def machikoba(home, *words, wait=True, **environment):
-    process = subprocess.Popen([sys.executable, "-m", "machikoba", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               env=os.environ | {"MACHIKOBA_HOME": str(home), **environment})
-    if not wait:
-        return process
-    out = process.communicate()[0]
-    return process.returncode, json.loads(out)
-
-
-def kill_at_any_moment(tmp_path, made, delays):
-    home = tmp_path / "home"
-    home.mkdir(exist_ok=True)
-    own = Database(default_url(home))
-    migrations.upgrade(own)
-    kept = fill(home, own, made.path)
-    status, first = machikoba(home, "backup", "--json")
-    assert status == 0
-    for number, delay in enumerate(delays):
-        new = tmp_path / f"killed{number}"
-        new.mkdir()
-        for words, at in (("backup", home), (("restore", first["file"]), new)):
-            process = machikoba(at, *([words] if isinstance(words, str) else words), wait=False)
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
-        there = Database(default_url(new))
-        restore.finish(new, there)
-        assert found_after(new, there) in (None, kept)
-        there.close()
-        status, found = machikoba(new, "restore", first["file"], "--replace", "--json")
-        assert status == 0, found
-        assert told(there) == kept
-        there.close()
-        assert not list(new.glob(".*.draft"))
-    assert machikoba(home, "backup", "--json")[0] == 0
-    for file in (home / "backups").iterdir():
-        archive.verify(file, None)  # none is half-made, and no draft of a killed one is left
-    own.close()
-
-
-def test_killed_at_any_moment(tmp_path, made):
-    kill_at_any_moment(tmp_path, made, [0.9, 1.2, 1.5])
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1_800)
-def test_killed_at_fifty_moments(tmp_path, made):
-    kill_at_any_moment(tmp_path, made, [0.6 + 0.03 * i for i in range(50)])
-
-
-def test_commands(tmp_path, made):
-    home, new = tmp_path / "home", tmp_path / "other"
-    home.mkdir(exist_ok=True)
-    own = Database(default_url(home))
-    migrations.upgrade(own)
-    kept = fill(home, own, made.path)
-    own.close()
-    (tmp_path / "pass").write_text(f"{PASSPHRASE}\n")
-    secret = ("--passphrase-file", str(tmp_path / "pass"))
-    status, found = machikoba(home, "backup", str(tmp_path / "b"), *secret, "--keep-days", "7", "--json")
-    assert (status, found["encrypted"], found["bytes"]) == (0, True, (tmp_path / "b").stat().st_size)
-    assert machikoba(new, "restore", str(tmp_path / "b"), "--json")[1]["error"]["code"] == "passphrase_needed"
-    status, found = machikoba(new, "restore", str(tmp_path / "b"), "--check", "--json", MACHIKOBA_PASSPHRASE=PASSPHRASE)
-    assert (status, "restore" in found) == (0, False)
-    with inuse.using(new):
-        status, found = machikoba(new, "restore", str(tmp_path / "b"), *secret, "--json")
-    assert (status, found["error"]["code"]) == (1, "home_in_use")
-    assert machikoba(new, "restore", str(tmp_path / "b"), *secret, "--json")[0] == 0
-    there = Database(default_url(new))
-    assert told(there) == kept
-    there.close()
-    assert machikoba(new, "restore", str(tmp_path / "b"), *secret, "--json")[1]["error"]["code"] == "home_not_empty"
-    (tmp_path / "pass").write_text("short")
-    assert machikoba(home, "backup", *secret, "--json")[1]["error"]["code"] == "passphrase_unusable"
-    (tmp_path / "pass").unlink()
-    assert machikoba(home, "backup", *secret, "--json")[1]["error"]["code"] == "passphrase_file"
 
 
 def test_a_killed_restore_goes_on_at_the_next_start(file, kept, new, monkeypatch):

@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 import itertools
+import json
+import threading
 from contextlib import suppress
 
 import pytest
 
+from machikoba import files
 from machikoba.engine import replays
 from machikoba.errors import StorageError
+from machikoba.tune import ledger
 from machikoba.tune.ledger import spend
 from tests.faults import HOWS, Fault, dies
 
@@ -52,3 +56,37 @@ def test_a_fault_at_every_place_of_the_memory_of_replays(tmp_path, how):
         if not went_off:
             break
     assert at >= 5
+
+
+def test_runs_that_ask_at_the_same_moment_get_a_k_each(tmp_path, monkeypatch):
+    meet, dumps = threading.Barrier(4), json.dumps
+
+    def slowly(entry):  # between reading the ledger and writing to it
+        with suppress(threading.BrokenBarrierError):
+            meet.wait(0.3)
+        return dumps(entry)
+
+    monkeypatch.setattr(ledger.json, "dumps", slowly)
+    found = []
+    asking = [threading.Thread(target=lambda i=i: found.append(ledger.spend(tmp_path, f"run {i}", ["a", "b"]))) for i in range(4)]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    assert sorted(found) == [1, 2, 3, 4]
+
+
+def test_whoever_holds_a_path_is_waited_for(tmp_path):
+    order = []
+
+    def second():
+        with files.alone_at(tmp_path / "x"):
+            order.append("second")
+
+    with files.alone_at(tmp_path / "x"):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]

@@ -61,13 +61,18 @@ def test_the_adapter_proves_itself_on_rows_kept_aside(inquiries, tiny_encoder, t
     assert made.summary["sets"]["certify"] > 0
 
 
+def noisy(folder):
+    """120 messages, every fifth with a label of its own that nothing tells."""
+    return write_csv(folder / "noisy.csv", [(text, label if i % 5 else "wrong")
+                                            for i, (text, label) in enumerate(messages(120))])
+
+
 def test_training_that_goes_astray_is_told_and_the_next_step_kept(tiny_encoder, tmp_path, monkeypatch):
     def diverge(*_args, **_options):
         raise Diverged(1.0, 9.0)
 
     monkeypatch.setattr(tuning.Tuner, "fit", diverge)
-    rows = [(text, label if i % 5 else "wrong") for i, (text, label) in enumerate(messages(120))]
-    data = write_csv(tmp_path / "noisy.csv", rows)
+    data = noisy(tmp_path)
     made = machikoba.tune(data, tmp_path / "a.bundle", bases=(str(tiny_encoder),), rungs=("words", "lora"),
                           target_coverage=0.999, holdout="none")
     assert made.summary["rung"] == "words"
@@ -80,8 +85,7 @@ def test_a_last_training_that_goes_astray_leaves_the_next_best(tiny_encoder, tmp
         raise Diverged(1.0, 9.0)
 
     monkeypatch.setattr(rung.LoraRung, "fit", diverge)
-    rows = [(text, label if i % 5 else "wrong") for i, (text, label) in enumerate(messages(120))]
-    data = write_csv(tmp_path / "noisy.csv", rows)
+    data = noisy(tmp_path)
     options = {"bases": (str(tiny_encoder),), "holdout": "none", "target_coverage": 0.999}
     monkeypatch.setattr("machikoba.tune.run.winner", lambda tried, _options: tried[-1])
     made = machikoba.tune(data, tmp_path / "a.bundle", rungs=("words", "lora"), **options)
