@@ -55,8 +55,9 @@ def _notes(anything: bool, person: Person, unsearched: list[str], named: list[di
             kinds=", ".join(words[kind] for kind in sorted({one["kind"] for one in named}))))
     if kept:
         ends = [one.kept_until for one in kept if one.kept_until]
-        notes.append((_("{n} backups may still hold it, until {until}. Ask for the same again after restoring one.").format(
-            n=len(kept), until=max(ends).date().isoformat())) if len(ends) == len(kept) else
+        notes.append((_("{n} backups may still hold it; the first backup after {until} deletes the last of them. Ask for the "
+                        "same again after restoring one.").format(n=len(kept), until=max(ends).date().isoformat()))
+                     if len(ends) == len(kept) else
             _("{n} backups may still hold it, until you delete them. Ask for the same again after restoring one.").format(
                 n=len(kept)))
     if aside:
