@@ -9,7 +9,6 @@ from typing import Any
 
 from machikoba.base.catalog import catalog, in_hub_cache
 from machikoba.base.load import find_base, unpacked
-from machikoba.base.speed import machine
 from machikoba.doctor.finding import Finding, bad, ok, told, warn
 from machikoba.engine import replays
 from machikoba.errors import BaseError, BundleError
@@ -85,10 +84,10 @@ def _missing(source: str) -> Finding:
 
 def _proofs(whole: list[Bundle], home: Path) -> list[Finding]:
     """Whether the certificates stand here."""
-    certified, here, stood = [b for b in whole if b.facts["threshold"] is not None], machine(), replays.known(home)
+    certified, known = [b for b in whole if b.facts["threshold"] is not None], replays.known(home)
     found = []
     for bundle in certified:
-        stands = bundle.facts["machine"] == here or stood.get(f"{bundle.fingerprint}/{here}")
+        stands = replays.stands(known, bundle.facts, bundle.fingerprint)
         if stands is None:
             found.append(warn("proof", _("{name} was proved on another machine and not yet asked here").format(
                 name=bundle.path.name), _("Replay its proof: {command}").format(command=f'machikoba prove "{bundle.path}"')))

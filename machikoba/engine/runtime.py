@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 from machikoba.adapt.contract import Scores
 from machikoba.adapt.fitted.kernel import ADAPTER, KernelMachine, Likeness, joined
 from machikoba.base.load import Base, find_base
-from machikoba.base.speed import Speed, machine
+from machikoba.base.speed import Speed
 from machikoba.base.tokens import TokenWeights
 from machikoba.engine import replays
 from machikoba.errors import BundleError
@@ -89,18 +89,19 @@ class Engine:
     def glance(self, paths: Sequence[Path]) -> list[Glance | None]:
         """What lists say of the bundles at `paths`, none of them loaded; None for one that is not there or damaged.
 
-        A bundle certified on another machine is not called qualified before its proof was replayed here, which is when it is
+        A bundle certified elsewhere is not called qualified before its proof was replayed here, which is when it is
         first asked.
         """
         stood, found = replays.known(self.home), list[Glance | None]()
         for path in paths:
             try:
-                task, labels, certified, made_on, fingerprint = _facts(path, stamp(path))
+                facts, fingerprint = _facts(path, stamp(path))
+                qualified = facts["threshold"] is not None and replays.stands(stood, facts, fingerprint) is True
+                glance = Glance(facts["task"], tuple(facts["labels"]), qualified)
             except (BundleError, OSError, KeyError, TypeError):
                 found.append(None)
             else:
-                stands = made_on == machine() or stood.get(f"{fingerprint}/{machine()}") is True
-                found.append(Glance(task, labels, certified and stands))
+                found.append(glance)
         return found
 
     def held(self, path: Path) -> Service | None:
@@ -119,13 +120,14 @@ class Engine:
     def load(self, path: Path, *, check_machine: bool = True) -> Service:
         """The bundle at `path`, ready to answer.
 
-        On a machine other than the one that made it, the certify rows are replayed at the first load; unless every
-        label and hand-off comes out the same, the bundle serves as an apprentice here. Raises BundleError, BaseError.
+        On another machine than the one that made it, or with other versions of what computes, the certify rows are replayed
+        at the first load; unless every label and hand-off comes out the same, the bundle serves as an apprentice here. Raises
+        BundleError, BaseError.
         """
         with unmoved(path):
             service = self.prepare(open_bundle(path))
-            if check_machine and service.qualified and service.bundle.facts["machine"] != machine():
-                service.qualified = self._replayed(service)
+            if check_machine and service.qualified:
+                service.qualified = self._stands(service)
         return service
 
     def prepare(self, bundle: Bundle) -> Service:
@@ -228,13 +230,13 @@ class Engine:
         if service.reader is not None and (adapter := self._updates.pop(service.reader, None)) is not None:
             self._kept_bytes -= adapter.nbytes
 
-    def _replayed(self, service: Service) -> bool:
-        """Whether the certificate stands on this machine; remembered per bundle and machine."""
-        key = f"{service.bundle.fingerprint}/{machine()}"
-        stands = replays.known(self.home).get(key)
+    def _stands(self, service: Service) -> bool:
+        """Whether the certificate stands on this machine, replayed where that is not known yet."""
+        facts, fingerprint = service.bundle.facts, service.bundle.fingerprint
+        stands = replays.stands(replays.known(self.home), facts, fingerprint)
         if stands is None:
             stands = not replay(service)
-            replays.remember(self.home, key, stands)
+            replays.remember(self.home, replays.key(facts, fingerprint), stands)
         return stands
 
 
@@ -300,11 +302,10 @@ class Service:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _facts(path: Path, _stamp: Stamp | None) -> tuple[str, tuple[str, ...], bool, str, str]:
-    """Task, labels, whether certified, on which machine, and fingerprint of the bundle at `path`. Raises BundleError."""
+def _facts(path: Path, _stamp: Stamp | None) -> tuple[dict[str, Any], str]:
+    """bundle.json and fingerprint of the bundle at `path`. Raises BundleError."""
     bundle = read_facts(path)
-    facts = bundle.facts
-    return facts["task"], tuple(facts["labels"]), facts["threshold"] is not None, facts["machine"], bundle.fingerprint
+    return bundle.facts, bundle.fingerprint
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,25 @@ def test_none_label_and_never_automatic_are_always_left_to_a_person(made):
 
 
 def test_another_machine_replays_and_an_altered_answer_suspends(made, monkeypatch):
-    monkeypatch.setattr("machikoba.engine.runtime.machine", lambda: "another processor")
+    monkeypatch.setattr("machikoba.engine.replays.machine", lambda: "another processor")
     assert Engine(Path(os.environ["MACHIKOBA_HOME"])).load(made.path).qualified
-    monkeypatch.setattr("machikoba.engine.runtime.machine", lambda: "a third one")
+    monkeypatch.setattr("machikoba.engine.replays.machine", lambda: "a third one")
     monkeypatch.setattr("machikoba.engine.runtime.replay", lambda service: ["some id"])
     service = Engine(Path(os.environ["MACHIKOBA_HOME"])).load(made.path)
     assert not service.qualified
     assert not any(p.answered for p in service.predict([text for text, _ in messages(20)]))
+
+
+def test_other_versions_of_what_computes_replay_too(made, monkeypatch):
+    replayed = []
+    monkeypatch.setattr("machikoba.engine.runtime.replay", lambda service: replayed.append(service) or [])
+    engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
+    assert engine.load(made.path).qualified
+    assert replayed == [], "as it was made"
+    monkeypatch.setattr("machikoba.engine.replays._version", lambda library: "9.9" if library == "numpy" else version(library))
+    assert engine.load(made.path).qualified
+    assert engine.load(made.path).qualified
+    assert len(replayed) == 1, "once, then it is remembered"
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "xlsx", "jsonl"])
@@ -220,7 +233,7 @@ def test_a_glance_says_what_loading_would(made, tmp_path, monkeypatch):
 @pytest.mark.parametrize("stands", [True, False])
 def test_a_bundle_of_another_machine_is_called_qualified_once_its_proof_stood_here(made, monkeypatch, stands):
     engine = Engine(Path(os.environ["MACHIKOBA_HOME"]))
-    monkeypatch.setattr("machikoba.engine.runtime.machine", lambda: f"a processor where it stands: {stands}")
+    monkeypatch.setattr("machikoba.engine.replays.machine", lambda: f"a processor where it stands: {stands}")
     monkeypatch.setattr("machikoba.engine.runtime.replay", lambda service: [] if stands else ["some id"])
     assert not engine.glance([made.path])[0].qualified
     assert engine.open(made.path).qualified is stands

@@ -121,7 +121,7 @@ def test_on_another_kind_of_machine_an_export_is_an_apprentice(made, tmp_path, m
     export(made.path, tmp_path / "a.zip")
     shutil.unpack_archive(tmp_path / "a.zip", tmp_path)
     assert Engine(tmp_path).load(tmp_path / "a.bundle").qualified
-    monkeypatch.setattr("machikoba.engine.runtime.machine", lambda: "another")
+    monkeypatch.setattr("machikoba.engine.replays.machine", lambda: "another")
     service = Engine(tmp_path).load(tmp_path / "a.bundle")
     assert not service.qualified
     assert any(one.would_answer and not one.answered for one in service.predict(["無料の駐車場 車 台"] * 3))
