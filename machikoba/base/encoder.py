@@ -61,7 +61,7 @@ class Encoder:
             if self._trunk is None:
                 from machikoba.base.trunk import Trunk
 
-                self._trunk = Trunk(self.base, self.base.layers, self.speed)
+                self._trunk = Trunk(self.base, self.base.layers, self.speed, reading=True)
             self.weights = self.weights or self._trunk.learn_weights(fresh)
             # Texts of like length go together, whatever block they fall into.
             fresh.sort(key=len)

@@ -21,10 +21,9 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-        wide = _float32(x)  # products of mixed number formats take ten times as long
-        inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        wide, inverse = _unit(x, eps)
         ctx.save_for_backward(x, inverse, scale)
-        return wide.mul_(inverse).mul_(scale).to(x.dtype)
+        return wide.mul_(scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -32,6 +31,18 @@ class _Norm(torch.autograd.Function):
         grad, unit = _float32(grads[0]).mul_(scale), _float32(x).mul_(inverse)
         along = torch.linalg.vecdot(grad, unit).unsqueeze(-1).div_(x.shape[-1])
         return grad.addcmul_(unit, along, value=-1).mul_(inverse).to(x.dtype), None, None
+
+
+def normed(x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
+    """The same without a way back. scale: float32 (d,) or what can be multiplied with x."""
+    return _unit(x, eps)[0].mul_(scale).to(x.dtype)
+
+
+def _unit(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """x / sqrt(mean(x²) + eps), and the second factor, in float32."""
+    wide = _float32(x)  # products of mixed number formats take ten times as long
+    inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return wide.mul_(inverse), inverse
 
 
 _APPROXIMATE = {"gelu": "none", "gelu_tanh": "tanh"}
@@ -49,19 +60,20 @@ class _Gate(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
         ctx.kind = kind
-        return _activate(gate, kind).mul_(up)
+        return activate(gate, kind).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up = ctx.saved_tensors
-        active, out = _activate(gate, ctx.kind), grads[0]
+        active, out = activate(gate, ctx.kind), grads[0]
         inner = out * up
         if ctx.kind == "silu":
             return torch.ops.aten.silu_backward(inner, gate), active.mul_(out), None
         return torch.ops.aten.gelu_backward(inner, gate, approximate=_APPROXIMATE[ctx.kind]), active.mul_(out), None
 
 
-def _activate(x: torch.Tensor, kind: str) -> torch.Tensor:
+def activate(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """What `activation` calls `kind`."""
     return silu(x) if kind == "silu" else gelu(x, approximate=_APPROXIMATE[kind])
 
 
@@ -92,27 +104,33 @@ def _hasten_norm(module: torch.nn.Module) -> bool:
             found = _Norm.apply(trial, scale, eps)
             if torch.allclose(found, wanted, atol=0.0, rtol=1e-4 if weight.dtype == torch.float32 else 2e-2):
                 module.register_buffer("fast_scale", scale, persistent=False)
+                module.fast_eps = eps  # type: ignore[assignment]
                 module.forward = MethodType(lambda self, x: _Norm.apply(x, self.fast_scale, eps), module)
                 return True
     return False
 
 
-def _hasten_gate(module: Any, exact: bool) -> bool:
+def activation(function: Any, exact: bool) -> str | None:
+    """The name of what `function` computes of each number, None for what is not known here. exact: see `hasten`."""
     trial = torch.linspace(-6, 6, 101)
     with torch.no_grad():
-        wanted = module.act_fn(trial)
-        # The exact GELU stands in for its tanh approximation where that allows: it takes a fifth of the time.
-        kinds = [kind for kind in ("silu", "gelu", "gelu_tanh")
-                 if torch.allclose(_activate(trial, kind), wanted, atol=1e-6 if exact else CLOSE, rtol=0.0)]
-    if not kinds:
+        wanted = function(trial)
+    # The exact GELU stands in for its tanh approximation where that allows: it takes a fifth of the time.
+    return next((kind for kind in ("silu", "gelu", "gelu_tanh")
+                 if torch.allclose(activate(trial, kind), wanted, atol=1e-6 if exact else CLOSE, rtol=0.0)), None)
+
+
+def _hasten_gate(module: Any, exact: bool) -> bool:
+    kind = activation(module.act_fn, exact)
+    if kind is None:
         return False
     probe = torch.randn(TRIED_ROWS, module.gate_proj.in_features, generator=torch.Generator().manual_seed(0))
     probe = probe.to(module.gate_proj.weight.dtype)
     with torch.no_grad():
         wanted = module(probe)
-        found = module.down_proj(_Gate.apply(module.gate_proj(probe), module.up_proj(probe), kinds[0]))
+        found = module.down_proj(_Gate.apply(module.gate_proj(probe), module.up_proj(probe), kind))
     if not torch.allclose(found.float(), wanted.float(), atol=0.05 * float(wanted.float().abs().max()) + 1e-6, rtol=0.0):
         return False
     module.forward = MethodType(
-        lambda self, x: self.down_proj(_Gate.apply(self.gate_proj(x), self.up_proj(x), kinds[0])), module)
+        lambda self, x: self.down_proj(_Gate.apply(self.gate_proj(x), self.up_proj(x), kind)), module)
     return True

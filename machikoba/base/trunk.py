@@ -19,9 +19,12 @@ from machikoba.language import _
 if TYPE_CHECKING:
     import torch
 
+    from machikoba.base.product import Rows
+
 MAX_TOKENS = 2_048  # of one text; what follows is not read
 BATCH_TOKENS = 480  # padded tokens that go through the model at once: what stays in the caches (docs/log.md)
 GPU_BATCH_TOKENS = 16_384
+TRIED_TOKENS = 24  # in two texts, on which the form for reading is tried
 WIDTHS = (4, 5, 6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80, 96, 120, 160, 240, 320, 480, 512, 768, 1_024, 1_536, 2_048)
 
 
@@ -43,13 +46,15 @@ class Entering:
 class Trunk:
     """Runs a base. Not thread-safe; `layers` are those that `pool` gives.
 
-    both_ways: every token of a decoder sees the whole message. Raises BaseError.
+    both_ways: every token of a decoder sees the whole message. reading: in the form for reading alone, which is faster and
+    cannot be trained. Raises BaseError.
     """
 
-    def __init__(self, base: Base, layers: Sequence[str], speed: Speed, both_ways: bool = False) -> None:
-        self.base, self.layers, self.speed, self.both_ways = base, tuple(layers), speed, both_ways
+    def __init__(self, base: Base, layers: Sequence[str], speed: Speed, both_ways: bool = False, reading: bool = False) -> None:
+        self.base, self.layers, self.speed, self.both_ways, self.reading = base, tuple(layers), speed, both_ways, reading
         self.batch_tokens = BATCH_TOKENS if speed.device == "cpu" else GPU_BATCH_TOKENS
         self.left_slow: list[str] = []  # modules of the model that have no faster form
+        self._linears: frozenset[str] = frozenset()
         self._gives_tuples: bool | None = None
         self._tokenizer = load_tokenizer(base)
         self._padding = self._tokenizer.pad_token_id or 0
@@ -68,12 +73,41 @@ class Trunk:
         with torch.inference_mode(False):  # whoever reads first, others may train
             model = load_model(self.base, self.speed.dtype, attention.BOTH_WAYS if self.both_ways else attention.AS_MADE)
             self.left_slow = fast.hasten(model, exact=self.speed.dtype == "float32")
-        return model.to(self.speed.device)
+            model = model.to(self.speed.device)
+            if self.reading:
+                self._settle(model)
+        return model
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Which rows of a batch are read with which updates, if this is for reading."""
+        from machikoba.base.product import Rows
+
+        return Rows()
+
+    @property
+    def linears(self) -> frozenset[str]:
+        """Names of the linear layers of the blocks, if this is for reading. Raises BaseError."""
+        _model = self.model
+        return self._linears
+
+    def _settle(self, model: Any) -> None:
+        """Puts a model that was just loaded into the form for reading."""
+        import torch
+
+        from machikoba.base import lean
+
+        ids = torch.arange(TRIED_TOKENS).remainder(_vocabulary(model)).reshape(2, -1).to(self.speed.device)
+        mask = torch.ones_like(ids)
+        mask[1, -2:] = 0  # one with padding
+        with torch.no_grad():
+            self._linears = lean.settle(_named_blocks(model), lambda: model(input_ids=ids, attention_mask=mask, **self._options()),
+                                        self.rows, exact=self.speed.dtype == "float32")
 
     @property
     def vocabulary(self) -> int:
         """Number of tokens that the model knows."""
-        return int(self.model.get_input_embeddings().num_embeddings)
+        return _vocabulary(self.model)
 
     def drop_tokenizer(self) -> None:
         """Frees the tokenizer, for work on texts that are tokenised already; it is loaded again when needed."""
@@ -81,8 +115,7 @@ class Trunk:
 
     def blocks(self, first: int = 0) -> list[tuple[str, torch.nn.Module]]:
         """The transformer blocks from number `first` on, with their names in the model."""
-        name, blocks = _blocks(self.model)
-        return [(f"{name}.{i}", block) for i, block in enumerate(blocks) if i >= first]
+        return _named_blocks(self.model)[first:]
 
     def learn_weights(self, texts: Sequence[str]) -> TokenWeights:
         """How much each token counts, from messages like those to come."""
@@ -305,6 +338,16 @@ def width(length: int) -> int:
     A CPU library makes a kernel of its own for each size of a product, which takes time and some MiB (docs/log.md).
     """
     return next((w for w in WIDTHS if w >= length), length)
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.get_input_embeddings().num_embeddings)
+
+
+def _named_blocks(model: Any) -> list[tuple[str, torch.nn.Module]]:
+    """The transformer blocks with their names."""
+    name, blocks = _blocks(model)
+    return [(f"{name}.{i}", block) for i, block in enumerate(blocks)]
 
 
 def _blocks(model: Any) -> tuple[str, Any]:
