@@ -158,18 +158,21 @@ def main() -> None:
         found: dict[str, Any] = {"one_by_one": {
             name: part("one_by_one", folder, bundle=home / "bundles" / f"{name}.bundle", texts=some) for name in SERVED}}
         print(found["one_by_one"], flush=True)
+        keep = (lambda: None) if short else (lambda: write_result("serving", found))  # after each part: it takes long
         found["server"] = served(folder, texts, 1.0 if short else 8.0)
         found["overhead_ms"] = {name: round(asked["batched"][0]["p50_ms"] - found["one_by_one"][name]["p50_ms"], 2)
                                 for name, asked in found["server"].items()}
+        keep()
         found["peft"] = mixed(folder, messages[:64])
+        keep()
         found["bundles"] = growing(folder, messages[:1_000], short)
+        keep()
         found["mates"] = {}
         for together in (["features", "lora"], ["gemma"]):
             bundles = [home / "bundles" / f"{name}.bundle" for name in together]
             found["mates"] |= part("mates", folder, bundles=bundles, texts=some, at_once=64)
         print(found["overhead_ms"], found["mates"])
-        if not short:
-            write_result("serving", found)
+        keep()
 
 
 if __name__ == "__main__":

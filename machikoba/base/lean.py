@@ -8,7 +8,7 @@ and then tried on the model's own states, in float32: it stays as it was made un
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from machikoba.base import fast
+from machikoba.base.calls import Call, watched
 from machikoba.base.lora import linears_of, put
 from machikoba.base.product import Product, Rows
 
@@ -32,12 +33,12 @@ def settle(blocks: Sequence[tuple[str, torch.nn.Module]], run: Callable[[], Any]
 
     run: lets the model read something. rows: which rows of a batch have which updates. exact: see `fast.hasten`.
     """
-    calls = _calls(blocks, run)
+    calls, _given = watched([block for _name, block in blocks], run)
     names, kinds = frozenset(linears_of(blocks)), dict[str, type[_Form] | None]()
-    for name, block in blocks:
+    for place, (name, block) in enumerate(blocks):
         kind = repr(block)
         if kind not in kinds:
-            kinds[kind] = _layout(block, calls.get(name), exact)
+            kinds[kind] = _layout(block, calls[place], exact) if len(calls) == len(blocks) else None
         chosen = kinds[kind]
         if chosen is None:
             for full, linear in linears_of([(name, block)]).items():
@@ -45,34 +46,18 @@ def settle(blocks: Sequence[tuple[str, torch.nn.Module]], run: Callable[[], Any]
             continue
         form = chosen(block, name, rows, exact)
         for full in linears_of([(name, block)]):
-            put(block, full.removeprefix(f"{name}."), None)  # the form has its own copy
+            put(block, full.removeprefix(f"{name}."), torch.nn.Identity())  # the form has its own copy
         block.forward = form.read
     return names
 
 
-def _calls(blocks: Iterable[tuple[str, torch.nn.Module]], run: Callable[[], Any]) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """How each block is called while the model reads."""
-    found, hooks = dict[str, tuple[tuple[Any, ...], dict[str, Any]]](), []
-    for name, block in blocks:
-        def keep(_module: Any, inputs: tuple[Any, ...], options: dict[str, Any], name: str = name) -> None:
-            found[name] = inputs, options
-
-        hooks.append(block.register_forward_pre_hook(keep, with_kwargs=True))
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-def _layout(block: torch.nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]] | None, exact: bool) -> type[_Form] | None:
+def _layout(block: torch.nn.Module, call: Call, exact: bool) -> type[_Form] | None:
     """The layout of `block`, tried on a call of it; None where it has another."""
     settings = getattr(block, "config", None)
-    if call is None or call[0] == () or any(getattr(settings, name, None) is not None for name in UNHEEDED):
+    if call.inputs == () or any(getattr(settings, name, None) is not None for name in UNHEEDED):
         return None
     copy = deepcopy(block).float()
-    inputs, options = _wide(call[0]), _wide(call[1])
+    inputs, options = _wide(call.inputs), _wide(call.options)
     wanted = copy(*inputs, **options)
     if not isinstance(wanted, torch.Tensor):
         return None
@@ -81,9 +66,10 @@ def _layout(block: torch.nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]
             found = layout(copy, "", Rows(), exact).read(*inputs, **options)
         except (_Stop, AttributeError, RuntimeError, TypeError, ValueError, KeyError):
             continue
-        change = torch.linalg.vector_norm(wanted - inputs[0], dim=-1)
-        if found.shape == wanted.shape and bool((torch.linalg.vector_norm(found - wanted, dim=-1) <= AGREES * change + 1e-6).all()):
-            return layout
+        if found.shape == wanted.shape:
+            apart, change = (torch.linalg.vector_norm(one, dim=-1) for one in (found - wanted, wanted - inputs[0]))
+            if bool((apart <= AGREES * change + 1e-6).all()):
+                return layout
     return None
 
 
@@ -120,10 +106,11 @@ class _Form:
             raise _Stop
         return Product({f"{self.name}.{name}": linear for name, linear in linears.items()}, self.rows)  # type: ignore[misc]
 
-    def activation(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        made = self.block.get_submodule(name)
-        kind = fast.activation(made, self.exact)
-        return made if kind is None else lambda x: fast.activate(x, kind)
+    def activation(self, name: str) -> str:
+        kind = fast.activation(self.block.get_submodule(name), self.exact)
+        if kind is None:
+            raise _Stop
+        return kind
 
 
 class _After(_Form):
@@ -149,7 +136,7 @@ class _After(_Form):
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         seen = scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, scale=self.scaling)
         x = self.mix_norm(self.mix(seen.transpose(1, 2).reshape(b, t, d)).add_(x))
-        return self.outer_norm(self.outer(self.act(self.inner(x))).add_(x))
+        return self.outer_norm(self.outer(self.inner.activated(x, self.act)).add_(x))
 
 
 class _Before(_Form):
@@ -162,8 +149,8 @@ class _Before(_Form):
         self.heads, self.shared, _values = (size // self.width for size in self.qkv.sizes)
         self.turned_norm = self.both("self_attn.q_norm", "self_attn.k_norm")
         self.mix, self.first_norm = self.product("self_attn.o_proj"), self.norm("input_layernorm")
-        self.gate_up, self.act = self.product("mlp.gate_proj", "mlp.up_proj"), self.activation("mlp.act_fn")
-        self.down = self.product("mlp.down_proj")
+        self.gate, self.act = self.product("mlp.gate_proj"), self.activation("mlp.act_fn")
+        self.up, self.down = self.product("mlp.up_proj"), self.product("mlp.down_proj")
         four = hasattr(self.block, "pre_feedforward_layernorm")
         self.second_norm = self.norm("pre_feedforward_layernorm" if four else "post_attention_layernorm")
         self.mixed_norm = self.norm("post_attention_layernorm") if four else None
@@ -201,8 +188,8 @@ class _Before(_Form):
                                             scale=self.scaling, enable_gqa=self.shared != self.heads)
         mixed = self.mix(seen.transpose(1, 2).reshape(b, t, -1))
         x = x + (mixed if self.mixed_norm is None else self.mixed_norm(mixed))
-        gate, up = self.gate_up(self.second_norm(x)).chunk(2, -1)
-        fed = self.down(self.act(gate).mul_(up))
+        inner = self.second_norm(x)
+        fed = self.down(self.gate.activated(inner, self.act).mul_(self.up(inner)))
         return x + (fed if self.fed_norm is None else self.fed_norm(fed))
 
 

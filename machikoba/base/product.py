@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import linear
 
+from machikoba.base import fast
+
 if TYPE_CHECKING:
     from machikoba.base.shared import Adapter
 
 LAID_OUT_FOR = 16  # rows of a product; what is laid out for these is best for any number above it too
 TRIED_ROWS = 4
-Apply = Callable[[torch.Tensor], torch.Tensor]
+Apply = Callable[[torch.Tensor, str | None], torch.Tensor]
+# What torch calls an activation that comes with the product.
+FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "silu": ("swish", "")}
 
 
 class NotByRow(Exception):
@@ -57,17 +61,19 @@ class Product(torch.nn.Module):
         self.in_features, self.out_features = layers[0].in_features, sum(self.sizes)
         ends = torch.tensor(self.sizes).cumsum(0).tolist()
         self.parts = [(name, slice(end - size, end)) for name, size, end in zip(linears, self.sizes, ends, strict=True)]
-        weight, bias = layers[0].weight, layers[0].bias
-        if len(layers) > 1:
-            weight = torch.cat([layer.weight for layer in layers])
-            bias = None if bias is None else torch.cat([layer.bias for layer in layers])
-        self.weight, self._apply_frozen = _laid_out(weight.detach(), None if bias is None else bias.detach())
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers])
+        self.weight, self._apply_frozen = _laid_out(weight, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self._apply_frozen(x)
+        y = self._apply_frozen(x, None)
         if self.rows.segments:
             self._add_updates(x, y)
         return y
+
+    def activated(self, x: torch.Tensor, kind: str) -> torch.Tensor:
+        """The activation `kind` of it, see `fast.activation`; in one step with the product where there are no updates."""
+        return fast.activate(self(x), kind) if self.rows.segments else self._apply_frozen(x, kind)
 
     def _add_updates(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Adds to y what the updates of its rows make of x. Raises NotByRow."""
@@ -85,22 +91,28 @@ class Product(torch.nn.Module):
 
 
 def _laid_out(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, Apply]:
-    """weight (out, in) as this machine's products want it, and x ↦ x Wᵀ + bias with it; as it was where they want nothing."""
-    def plain(x: torch.Tensor) -> torch.Tensor:
-        return linear(x, weight, bias)
+    """weight (out, in) as this machine's products want it, and (x, activation) ↦ activation(x Wᵀ + bias) with it.
 
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    As it was where the machine wants nothing.
+    """
+    def plain(x: torch.Tensor, kind: str | None) -> torch.Tensor:
+        y = linear(x, weight, bias)
+        return y if kind is None else fast.activate(y, kind)
+
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return weight, plain
     trial = torch.randn(TRIED_ROWS, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
     try:
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, LAID_OUT_FOR)
         multiply = torch.ops.mkldnn._linear_pointwise.default
 
-        def quick(x: torch.Tensor) -> torch.Tensor:
-            y: torch.Tensor = multiply(x, laid_out, bias, "none", [], "")
+        def quick(x: torch.Tensor, kind: str | None) -> torch.Tensor:
+            name, way = FUSED[kind]
+            y: torch.Tensor = multiply(x, laid_out, bias, name, [], way)
             return y
 
-        close = torch.allclose(quick(trial).float(), plain(trial).float(), rtol=0.02, atol=0.02)
+        close = all(torch.allclose(quick(trial, kind).float(), plain(trial, kind).float(), rtol=0.02, atol=0.02)
+                    for kind in FUSED)
     except (RuntimeError, AttributeError, NotImplementedError):  # torch's own compiler uses these; other builds may lack them
         return weight, plain
     return (laid_out, quick) if close else (weight, plain)

@@ -15,15 +15,18 @@ from machikoba.base.speed import Speed
 from machikoba.base.tokens import LEAST, TokenWeights
 from machikoba.base.weights import not_finite
 from machikoba.language import _
+from machikoba.memory import trim
 
 if TYPE_CHECKING:
     import torch
 
+    from machikoba.base.direct import Direct
     from machikoba.base.product import Rows
 
 MAX_TOKENS = 2_048  # of one text; what follows is not read
 BATCH_TOKENS = 480  # padded tokens that go through the model at once: what stays in the caches (docs/log.md)
 GPU_BATCH_TOKENS = 16_384
+LONGEST_DIRECT = 32  # tokens of a text alone, up to which it is read without padding, see direct.py
 TRIED_TOKENS = 24  # in two texts, on which the form for reading is tried
 WIDTHS = (4, 5, 6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80, 96, 120, 160, 240, 320, 480, 512, 768, 1_024, 1_536, 2_048)
 
@@ -55,6 +58,7 @@ class Trunk:
         self.batch_tokens = BATCH_TOKENS if speed.device == "cpu" else GPU_BATCH_TOKENS
         self.left_slow: list[str] = []  # modules of the model that have no faster form
         self._linears: frozenset[str] = frozenset()
+        self._direct: Direct | None = None
         self._gives_tuples: bool | None = None
         self._tokenizer = load_tokenizer(base)
         self._padding = self._tokenizer.pad_token_id or 0
@@ -96,13 +100,17 @@ class Trunk:
         import torch
 
         from machikoba.base import lean
+        from machikoba.base.direct import Direct
 
         ids = torch.arange(TRIED_TOKENS).remainder(_vocabulary(model)).reshape(2, -1).to(self.speed.device)
         mask = torch.ones_like(ids)
         mask[1, -2:] = 0  # one with padding
         with torch.no_grad():
-            self._linears = lean.settle(_named_blocks(model), lambda: model(input_ids=ids, attention_mask=mask, **self._options()),
-                                        self.rows, exact=self.speed.dtype == "float32")
+            blocks, options = _named_blocks(model), self._options()
+            self._linears = lean.settle(blocks, lambda: model(input_ids=ids, attention_mask=mask, **options), self.rows,
+                                        exact=self.speed.dtype == "float32")
+            trim()
+            self._direct = Direct.of(model, [block for _name, block in blocks], options)
 
     @property
     def vocabulary(self) -> int:
@@ -181,13 +189,17 @@ class Trunk:
         def keep(name: str, states: torch.Tensor) -> None:
             found[name] = torch.einsum("bt,btd->bd", weights, states.to(torch.float32))
 
-        with self._watching(keep, stop="last" not in self.layers), self._skipping(entering, ids.shape[1]):
-            try:
-                output = self.model(input_ids=ids, attention_mask=mask, **self._options())
-                if "last" in self.layers:
-                    keep("last", output.last_hidden_state)
-            except _DeepestReached:
-                pass
+        if self._direct is not None and len(batch) == 1 and ids.shape[1] <= LONGEST_DIRECT:
+            for name, states in self._direct.read(ids, self.layers):
+                keep(name, states)
+        else:
+            with self._watching(keep, stop="last" not in self.layers), self._skipping(entering, ids.shape[1]):
+                try:
+                    output = self.model(input_ids=ids, attention_mask=mask, **self._options())
+                    if "last" in self.layers:
+                        keep("last", output.last_hidden_state)
+                except _DeepestReached:
+                    pass
         return torch.stack([found[name] for name in self.layers], dim=1)
 
     def entering(self, batch: Sequence[Sequence[int]], first: int) -> Entering:
@@ -242,7 +254,9 @@ class Trunk:
         """Token ids and mask (b, t) of tokenised texts."""
         import torch
 
-        longest = min(width(max(map(len, batch))), self._longest)
+        longest = max(map(len, batch))
+        if self._direct is None or len(batch) > 1 or longest > LONGEST_DIRECT:
+            longest = min(width(longest), self._longest)
         ids = torch.full((len(batch), longest), self._padding)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
         for i, tokens in enumerate(batch):

@@ -144,8 +144,9 @@ def _look_up(embedding: Any, vocabulary: Stored, dtype: Any) -> None:
     embedding.padding_idx = None
 
     def take(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        ids, places = torch.unique(inputs[0], return_inverse=True)
-        module.weight = torch.nn.Parameter(table[ids.to("cpu")].to(places.device, dtype), requires_grad=False)
+        ids = inputs[0]
+        module.weight = torch.nn.Parameter(table[ids.flatten().to("cpu")].to(ids.device, dtype), requires_grad=False)
+        places = torch.arange(ids.numel(), device=ids.device).view(ids.shape)
         give_back()
         return (places, *inputs[1:])
 
