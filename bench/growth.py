@@ -31,7 +31,6 @@ LENGTH = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-import torch
 from machikoba.base.load import find_base
 from machikoba.base.lora import LoraUpdates, Shape, linears_of
 from machikoba.base.speed import measured_speed
@@ -47,11 +46,10 @@ trunk.pool_tokens(texts, flat)
 began = time.monotonic(); trunk.pool_tokens(texts, flat); reading = time.monotonic() - began
 peak = peak_mib()
 updates = LoraUpdates(trunk.model, linears_of(trunk.blocks()), Shape())
-table = torch.ones(trunk.vocabulary)
 def train():
     size = max(1, 480 // length)
     for start in range(0, len(texts) // 2, size):
-        trunk.forward(texts[start:start + size], table).pow(2).sum().backward()
+        trunk.forward(texts[start:start + size], flat.of).pow(2).sum().backward()
 training = None
 if length <= 512:
     train(); began = time.monotonic(); train(); training = time.monotonic() - began

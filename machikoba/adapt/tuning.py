@@ -68,7 +68,6 @@ class Tuner:
         n_labels = len(present)
         encoded = [self.tokens[text][:LONGEST_TRAINED] for text in texts]
         device = self.trunk.speed.device
-        table = torch.from_numpy(weights.table(self.trunk.vocabulary)).to(device)
         states = self._below(round(recipe.frozen * len(self.trunk.blocks())), encoded)
         centre, directions = self._starting_head(texts, labels, n_labels, weights)
         centre = centre.to(device)
@@ -82,7 +81,7 @@ class Tuner:
 
         def loss(rows: np.ndarray) -> torch.Tensor:
             batch = [encoded[i] for i in rows]
-            pooled = self.trunk.forward(batch, table, states.of(batch) if states else None)[:, 0]
+            pooled = self.trunk.forward(batch, weights.of, states.of(batch) if states else None)[:, 0]
             cosines = normalize(pooled - centre, dim=1) @ normalize(head, dim=1).t()
             return cross_entropy(recipe.steepness * cosines + shift, wanted[torch.from_numpy(rows)], reduction="sum")
 

@@ -91,6 +91,15 @@ class SharedTrunk:
         self.trunk = Trunk(base, ("last",), speed, both_ways, reading=True)
         self.mixes = True  # whether this architecture can read texts of several bundles in one pass
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return "model" in vars(self.trunk)
+
+    def load(self) -> None:
+        """Brings the model into memory. Raises BaseError."""
+        _model = self.trunk.model
+
     def adapter(self, folder: Path) -> Adapter:
         """The updates in `folder`, for texts to be read with. Raises BundleError."""
         return Adapter.load(folder, self.speed, self.trunk.linears)
@@ -123,9 +132,8 @@ class SharedTrunk:
         layers = sorted({readings[i].layer for i in ordered})
         self.trunk.layers = tuple(layers)
 
-        def weigh(ids: torch.Tensor) -> torch.Tensor:
-            each = [readings[i].weights.of(row) for i, row in zip(ordered, ids.cpu().numpy(), strict=True)]
-            return torch.from_numpy(np.stack(each)).to(ids.device)
+        def weigh(ids: np.ndarray) -> np.ndarray:
+            return np.stack([readings[i].weights.of(row) for i, row in zip(ordered, ids, strict=True)])
 
         values = self.trunk.forward(batch, weigh).cpu().numpy()
         if not np.isfinite(values).all():

@@ -12,7 +12,7 @@ import numpy as np
 
 from machikoba.base.load import Base, load_model, load_tokenizer
 from machikoba.base.speed import Speed
-from machikoba.base.tokens import LEAST, TokenWeights
+from machikoba.base.tokens import TokenWeights, shares
 from machikoba.base.weights import not_finite
 from machikoba.language import _
 from machikoba.memory import trim
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from machikoba.base.product import Rows
 
 MAX_TOKENS = 2_048  # of one text; what follows is not read
+TOKENISED = 1_024  # texts at a time
 BATCH_TOKENS = 480  # padded tokens that go through the model at once: what stays in the caches (docs/log.md)
 GPU_BATCH_TOKENS = 16_384
 LONGEST_DIRECT = 32  # tokens of a text alone, up to which it is read without padding, see direct.py
@@ -35,7 +36,7 @@ class _DeepestReached(Exception):
     """Raised inside the forward pass once the deepest wanted layer is pooled: what lies above is never computed."""
 
 
-Weigh = Callable[["torch.Tensor"], "torch.Tensor"]
+Weigh = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Trunk:
 
     def learn_weights(self, texts: Sequence[str]) -> TokenWeights:
         """How much each token counts, from messages like those to come."""
-        return TokenWeights.learn(self.tokens(texts))
+        return TokenWeights.learn(tokens for block in self._blocks_of_tokens(texts) for tokens in block)
 
     def pool(self, texts: Sequence[str], weights: TokenWeights) -> np.ndarray:
         """Weighted means of each text's hidden states, float32 (n, n_layers, d), in the order of `layers`.
@@ -143,12 +144,11 @@ class Trunk:
         """`pool` for texts that are tokenised already; `entering` gives what is known of a batch, see `forward`."""
         import torch
 
-        table = torch.from_numpy(weights.table(self.vocabulary)).to(self.speed.device)
         pooled: np.ndarray | None = None
         with torch.inference_mode():
             for rows in batches([len(ids) for ids in encoded], self.batch_tokens):
                 batch = [encoded[i] for i in rows]
-                values = self.forward(batch, table, entering(batch) if entering else None).cpu().numpy()
+                values = self.forward(batch, weights.of, entering(batch) if entering else None).cpu().numpy()
                 if not np.isfinite(values).all():
                     raise not_finite(self.base.folder, _("what it makes of a message"))
                 if pooled is None:
@@ -160,42 +160,46 @@ class Trunk:
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens that `pool` would read."""
-        return sum(map(len, self.tokens(texts)))
+        return sum(len(tokens) for block in self._blocks_of_tokens(texts) for tokens in block)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens that the model reads of each text, special ones included."""
-        if not texts:
-            return []
+        return [tokens for block in self._blocks_of_tokens(texts) for tokens in block]
+
+    def _blocks_of_tokens(self, texts: Sequence[str]) -> Iterator[list[list[int]]]:
+        """`tokens` of some texts after the other: what else a tokenizer says of them takes 10 KB of memory for each."""
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.base)
-        # NFKC joins half-width kana with their marks, which no tokenizer's own map does for every base.
-        prefixed = [self.base.prefix + unicodedata.normalize("NFKC", text) for text in texts]
-        return self._tokenizer(prefixed, truncation=True, max_length=self._longest)["input_ids"]
+        for start in range(0, len(texts), TOKENISED):
+            # NFKC joins half-width kana with their marks, which no tokenizer's own map does for every base.
+            prefixed = [self.base.prefix + unicodedata.normalize("NFKC", text) for text in texts[start:start + TOKENISED]]
+            yield self._tokenizer(prefixed, truncation=True, max_length=self._longest)["input_ids"]
 
-    def forward(self, batch: Sequence[Sequence[int]], table: torch.Tensor | Weigh,
+    def forward(self, batch: Sequence[Sequence[int]], weigh: Weigh,
                 entering: Entering | None = None) -> torch.Tensor:
         """Pooled states (b, n_layers, d) in float32 of tokenised texts. See `pool`.
 
-        table: the weight of each token of the vocabulary, or what gives the weights (b, t) of padded ids (b, t).
+        weigh: gives the weights (b, t) of plain tokens, whose ids it is asked with, padded (b, t).
         entering: what `entering` gave for these texts; the blocks below are then not computed again.
         """
         import torch
 
         torch.set_num_threads(self.speed.threads)  # of the whole process: a base read with another number may have set it since
         ids, mask = self._padded(batch)
-        weights = self._weights(ids, mask, table(ids) if callable(table) else table[ids])
+        skipped = self.base.kind == "decoder" and ids.shape[1] > 1
+        weights = torch.from_numpy(shares(weigh(ids), mask == 1, np.isin(ids, self._special), skipped)).to(self.speed.device)
         found: dict[str, torch.Tensor] = {}
 
         def keep(name: str, states: torch.Tensor) -> None:
-            found[name] = torch.einsum("bt,btd->bd", weights, states.to(torch.float32))
+            found[name] = torch.bmm(weights.unsqueeze(1), states.to(torch.float32)).squeeze(1)
 
         if self._direct is not None and len(batch) == 1 and ids.shape[1] <= LONGEST_DIRECT:
-            for name, states in self._direct.read(ids, self.layers):
+            for name, states in self._direct.read(torch.from_numpy(ids).to(self.speed.device), self.layers):
                 keep(name, states)
         else:
             with self._watching(keep, stop="last" not in self.layers), self._skipping(entering, ids.shape[1]):
                 try:
-                    output = self.model(input_ids=ids, attention_mask=mask, **self._options())
+                    output = self.model(**self._asked(ids, mask))
                     if "last" in self.layers:
                         keep("last", output.last_hidden_state)
                 except _DeepestReached:
@@ -206,7 +210,6 @@ class Trunk:
         """What goes into block number `first` for tokenised texts, of each text (tokens, d) in the model's number format."""
         import torch
 
-        ids, mask = self._padded(batch)
         found: list[torch.Tensor] = []
 
         def watch(_module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -216,7 +219,7 @@ class Trunk:
         with torch.inference_mode():
             hook = self.blocks(first)[0][1].register_forward_pre_hook(watch, with_kwargs=True)
             try:
-                self.model(input_ids=ids, attention_mask=mask, **self._options())
+                self.model(**self._asked(*self._padded(batch)))
             except _DeepestReached:
                 pass
             finally:
@@ -225,8 +228,7 @@ class Trunk:
 
     def last(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         """The model's output (b, t, d) for tokenised texts, t at least as long as the longest."""
-        ids, mask = self._padded(batch)
-        states: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, **self._options()).last_hidden_state
+        states: torch.Tensor = self.model(**self._asked(*self._padded(batch))).last_hidden_state
         return states
 
     def pair_tokens(self, prompt: str, completion: str) -> tuple[list[int], int]:
@@ -250,19 +252,23 @@ class Trunk:
             after = after[:self._longest - 1]
         return before + after, len(before)
 
-    def _padded(self, batch: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and mask (b, t) of tokenised texts."""
-        import torch
-
+    def _padded(self, batch: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and mask, int64 (b, t), of tokenised texts."""
         longest = max(map(len, batch))
         if self._direct is None or len(batch) > 1 or longest > LONGEST_DIRECT:
             longest = min(width(longest), self._longest)
-        ids = torch.full((len(batch), longest), self._padding)
-        mask = torch.zeros((len(batch), longest), dtype=torch.long)
+        ids, mask = np.full((len(batch), longest), self._padding), np.zeros((len(batch), longest), dtype=np.int64)
         for i, tokens in enumerate(batch):
-            ids[i, :len(tokens)] = torch.tensor(tokens)
+            ids[i, :len(tokens)] = tokens
             mask[i, :len(tokens)] = 1
-        return ids.to(self.speed.device), mask.to(self.speed.device)
+        return ids, mask
+
+    def _asked(self, ids: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+        """What the model is called with."""
+        import torch
+
+        on_device = (torch.from_numpy(array).to(self.speed.device) for array in (ids, mask))
+        return dict(zip(("input_ids", "attention_mask"), on_device, strict=True)) | self._options()
 
     @contextmanager
     def _skipping(self, entering: Entering | None, longest: int) -> Iterator[None]:
@@ -304,18 +310,6 @@ class Trunk:
         finally:
             hook.remove()
         return seen[0]
-
-    def _weights(self, ids: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Share of each token (b, t) in its text's mean; each row sums to 1. values (b, t): weights of plain tokens."""
-        import torch
-
-        special = torch.isin(ids, torch.tensor(self._special, device=ids.device)) & (mask == 1)
-        plain = torch.where(special | (mask == 0), 0.0, values)
-        average = plain.sum(dim=1, keepdim=True) / (plain > 0).sum(dim=1, keepdim=True).clamp(min=1)
-        weights = torch.where(special, average.clamp(min=LEAST), plain)
-        if self.base.kind == "decoder" and ids.shape[1] > 1:
-            weights[:, 0] = 0
-        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
     def _options(self) -> dict[str, Any]:
         return {"use_cache": False} if self.base.kind == "decoder" else {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +56,9 @@ class Engine:
         self._updates: OrderedDict[Reader, Adapter] = OrderedDict()
         self._kept_bytes = 0  # of both; to count them anew takes longer than to answer
         self._loading: dict[Path, Future[Service]] = {}
+        # One thread runs all models. Each thread that does gets helpers of its own from the library of the products, and as soon
+        # as there are more of those than cores they sleep between any two products instead of waiting awake (docs/log.md).
+        self._models = ThreadPoolExecutor(1, "models")
 
     def open(self, path: Path) -> Service:
         """The bundle at `path`, from memory where it lies there unchanged; who asks while it is loaded waits for that.
@@ -159,10 +162,7 @@ class Engine:
         for members in together.values():
             reader = asked[members[0]][0].reader
             assert reader is not None
-            trunk, lock = self._trunk(reader)
-            with lock:
-                readings = [reading for i in members for reading in [self._reading(asked[i][0], trunk)] * len(asked[i][1])]
-                pooled = trunk.pool([text for i in members for text in asked[i][1]], readings)
+            pooled = self._models.submit(self._read, self._trunk(reader), [asked[i] for i in members]).result()
             start = 0
             for i in members:
                 end = start + len(asked[i][1])
@@ -170,7 +170,13 @@ class Engine:
                 start = end
         return found
 
-    def _trunk(self, reader: Reader) -> tuple[SharedTrunk, RLock]:
+    def _read(self, trunk: SharedTrunk, asked: Sequence[tuple[Service, Sequence[str]]]) -> list[np.ndarray]:
+        """Features (d,) of the texts of services with one base. For the thread that runs models."""
+        readings = [reading for service, texts in asked for reading in [self._reading(service, trunk)] * len(texts)]
+        return trunk.pool([text for _service, texts in asked for text in texts], readings)
+
+    def _trunk(self, reader: Reader) -> SharedTrunk:
+        """The base that `reader` reads with, in memory. Raises BaseError."""
         with self._lock:
             if reader.trunk not in self._trunks:
                 from machikoba.base.shared import SharedTrunk
@@ -178,7 +184,12 @@ class Engine:
                 _sha256, dtype, threads, both_ways = reader.trunk
                 made = SharedTrunk(reader.base, Speed(dtype, threads, "as in the proof", 0.0), both_ways)
                 self._trunks[reader.trunk] = made, RLock()
-            return self._trunks[reader.trunk]
+            trunk, loading = self._trunks[reader.trunk]
+        with loading:
+            if not trunk.loaded:
+                with ThreadPoolExecutor(1, "loading") as passing:  # others are answered meanwhile, and its helpers end with it
+                    passing.submit(trunk.load).result()
+        return trunk
 
     def _reading(self, service: Service, trunk: SharedTrunk) -> Reading:
         from machikoba.base.shared import Reading

@@ -40,12 +40,18 @@ def test_catalogue_is_whole():
     assert "Prohibited Use" in entries["gemma-3-270m"].notice
 
 
+# Besides marks, what joins the character before it: half-width voicing marks, and the skin tones of emoji. `tokenizers` looks up
+# both as one.
+JOINING = {"\uff9e", "\uff9f", *map(chr, range(0x1f3fb, 0x1f400))}
+
+
 @given(st.dictionaries(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), st.text("abcあいう ", max_size=3),
                        min_size=1, max_size=40), st.text(max_size=20))
 def test_characters_map_replaces_each_character(replacements, text):
     from tokenizers import normalizers
 
-    text = "".join(c for c in text + "".join(replacements) if unicodedata.category(c)[0] in "LNPSZ" and c != "\0")
+    text = "".join(c for c in text + "".join(replacements)
+                   if unicodedata.category(c)[0] in "LNPSZ" and c != "\0" and c not in JOINING)
     done = normalizers.Precompiled(precompiled(replacements)).normalize_str(" ".join(text))
     assert done == "".join(replacements.get(c, c) for c in " ".join(text))
 
@@ -90,13 +96,13 @@ def test_frequent_tokens_count_less_and_special_ones_as_the_average(tiny_encoder
 @given(st.lists(st.lists(st.integers(0, 50), max_size=8), max_size=20))
 def test_token_weights_fall_with_frequency_and_survive_saving(messages):
     weights = TokenWeights.learn(messages)
-    table = weights.table(60)
+    table = weights.of(np.arange(60))
     counts = np.array([sum(i in message for message in messages) for i in range(60)])
     assert (table > 0).all()
     assert (np.diff(table[np.argsort(counts, kind="stable")]) <= 0).all()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tokens.safetensors").write_bytes(weights.save())
-        assert (TokenWeights.load(Path(folder) / "tokens.safetensors").table(60) == table).all()
+        assert (TokenWeights.load(Path(folder) / "tokens.safetensors").of(np.arange(60)) == table).all()
 
 
 def test_layers_of_a_decoder_leave_out_the_first_token_and_stop_early(tiny_decoder, tmp_path):

@@ -278,3 +278,19 @@ def test_lanes_answer_as_the_bundles_do(two_bundles):
     assert set(lanes.waiting) == {"words", engine.open(two_bundles[0]).reader.base.name}
     with pytest.raises(BusyError):
         lanes.ask(engine.open(two_bundles[0]), texts, "x")
+
+
+def test_one_thread_runs_all_models_and_the_one_that_loaded_them_ends(two_bundles, monkeypatch):
+    from machikoba.base.shared import SharedTrunk
+    from machikoba.base.trunk import Trunk
+
+    ran, loaded = set(), set()
+    pool, settle = SharedTrunk.pool, Trunk._settle
+    monkeypatch.setattr(SharedTrunk, "pool", lambda *a: ran.add(threading.current_thread().name) or pool(*a))
+    monkeypatch.setattr(Trunk, "_settle", lambda *a: loaded.add(threading.current_thread().name) or settle(*a))
+    engine, texts = Engine(Path(os.environ["MACHIKOBA_HOME"])), [text for text, _label in messages(4, seed=8)]
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(lambda path: engine.open(path).predict(texts), two_bundles[:2] * 4))
+    assert [len(ran), len(loaded)] == [1, 1]
+    assert ran != loaded
+    assert not {thread.name for thread in threading.enumerate()} & loaded
