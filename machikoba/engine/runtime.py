@@ -5,13 +5,14 @@ weights and past messages.
 """
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,9 +57,10 @@ class Engine:
         self._updates: OrderedDict[Reader, Adapter] = OrderedDict()
         self._kept_bytes = 0  # of both; to count them anew takes longer than to answer
         self._loading: dict[Path, Future[Service]] = {}
-        # One thread runs all models. Each thread that does gets helpers of its own from the library of the products, and as soon
-        # as there are more of those than cores they sleep between any two products instead of waiting awake (docs/log.md).
-        self._models = ThreadPoolExecutor(1, "models")
+        # One thread runs all models for all others. Each thread that does gets helpers of its own from the library of the
+        # products, and as soon as there are more than cores they sleep between any two products instead of waiting awake
+        # (docs/log.md).
+        self._models, self._reading_now = ThreadPoolExecutor(1, "models"), Lock()
 
     def open(self, path: Path) -> Service:
         """The bundle at `path`, from memory where it lies there unchanged; who asks while it is loaded waits for that.
@@ -162,7 +164,9 @@ class Engine:
         for members in together.values():
             reader = asked[members[0]][0].reader
             assert reader is not None
-            pooled = self._models.submit(self._read, self._trunk(reader), [asked[i] for i in members]).result()
+            trunk, part = self._trunk(reader), [asked[i] for i in members]
+            alone = threading.current_thread() is threading.main_thread()  # of a program that answers one after the other
+            pooled = self._read(trunk, part) if alone else self._models.submit(self._read, trunk, part).result()
             start = 0
             for i in members:
                 end = start + len(asked[i][1])
@@ -171,9 +175,10 @@ class Engine:
         return found
 
     def _read(self, trunk: SharedTrunk, asked: Sequence[tuple[Service, Sequence[str]]]) -> list[np.ndarray]:
-        """Features (d,) of the texts of services with one base. For the thread that runs models."""
-        readings = [reading for service, texts in asked for reading in [self._reading(service, trunk)] * len(texts)]
-        return trunk.pool([text for _service, texts in asked for text in texts], readings)
+        """Features (d,) of the texts of services with one base."""
+        with self._reading_now:
+            readings = [reading for service, texts in asked for reading in [self._reading(service, trunk)] * len(texts)]
+            return trunk.pool([text for _service, texts in asked for text in texts], readings)
 
     def _trunk(self, reader: Reader) -> SharedTrunk:
         """The base that `reader` reads with, in memory. Raises BaseError."""
