@@ -37,9 +37,9 @@ WORDS = {
         "served": "kind of bundle", "process": "one message", "asked": "over the network", "rate": "requests a second, {n}",
         "ms": "{n:.1f} ms", "client": "1 client", "clients": "{n} clients",
         "served_words": "words only", "served_features": "multilingual-e5-small, frozen", "served_gemma": "Gemma 3 270M, frozen",
-        "shared": "Of 64 messages at once, each {few} or {many} trained bundles' own, it reads {of_few:.1f} and {of_many:.1f} times "
-                  "as many a second as PEFT. Among {n:,} bundles on one base a message takes {slower:.2f} times as long as with "
-                  "one (trained bundles: {trained:.2f}), and each takes {mib:.2f} MiB.",
+        "shared": "Of 64 messages at once, each {few} or {many} trained bundles' own, it reads {of_few:.1f} and {of_many:.1f} "
+                  "times as many a second as PEFT. Among {n:,} bundles on one base a message takes {slower:.2f} times as long as "
+                  "with one (trained bundles: {trained:.2f}), and each takes {mib:.2f} MiB.",
         "ladder": "All {n:,} hotel messages, every step of the ladder on multilingual-e5-small: {right} right, in {minutes} "
                   "minutes and {mib:,} MiB."},
     "README.ja.md": {
@@ -63,8 +63,8 @@ WORDS = {
         "served": "一式の種類", "process": "1件の判断", "asked": "ネットワーク越し", "rate": "1秒あたりの要求数（{n}）",
         "ms": "{n:.1f} ミリ秒", "client": "同時1人", "clients": "同時{n}人",
         "served_words": "言葉だけ", "served_features": "multilingual-e5-small（固定）", "served_gemma": "Gemma 3 270M（固定）",
-        "shared": "64件をまとめて読むとき、学習済みの一式が{few}個でも{many}個でも、PEFTのそれぞれ{of_few:.1f}倍と{of_many:.1f}倍の"
-                  "速さです。一つのモデルを{n:,}個の一式で分け合っても、1件にかかる時間は1個のときの{slower:.2f}倍"
+        "shared": "64件をまとめて読むとき、学習済みの一式が{few}個でも{many}個でも、PEFTのそれぞれ{of_few:.1f}倍と"
+                  "{of_many:.1f}倍の速さです。一つのモデルを{n:,}個の一式で分け合っても、1件にかかる時間は1個のときの{slower:.2f}倍"
                   "（学習済みの一式では{trained:.2f}倍）、メモリは1個あたり{mib:.2f} MiBです。",
         "ladder": "ホテルへの問い合わせ全{n:,}件で、multilingual-e5-smallの段をすべて試すと、正解率{right}、{minutes}分、"
                   "メモリ{mib:,} MiBでした。"},
