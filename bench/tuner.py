@@ -163,6 +163,7 @@ def reach(python: Path, folder: Path) -> dict[str, Any]:
     """CPU-seconds until PEFT's accuracy is reached: step by step, each from the start."""
     found = {}
     for dataset, base in REACHED.items():
+        unpack(base, folder / "home")  # once for each machine, and no part of a training
         them = peer(python, "peft_trainer.py", dataset, "--per-class", 32, "--epochs", EPOCHS, extra={})
         tried = []
         for rungs in ("words", "words,features", "words,features,top", "words,features,top,lora"):
