@@ -54,6 +54,7 @@ bench: $(VENV)/.bases $(if $(PEERS),.peers/.installed)
 	$(if $(PEERS),$(BIN)/python bench/tuner.py --peers .peers/bin/python)
 	$(BIN)/python bench/estimates.py
 	$(BIN)/python bench/growth.py
+	$(BIN)/python bench/reading.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/bases.py
 	$(BIN)/python bench/serving.py

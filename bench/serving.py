@@ -158,7 +158,11 @@ def main() -> None:
         found: dict[str, Any] = {"one_by_one": {
             name: part("one_by_one", folder, bundle=home / "bundles" / f"{name}.bundle", texts=some) for name in SERVED}}
         print(found["one_by_one"], flush=True)
-        keep = (lambda: None) if short else (lambda: write_result("serving", found))  # after each part: it takes long
+
+        def keep() -> None:  # after each part: it takes long
+            if not short:
+                write_result("serving", found)
+
         found["server"] = served(folder, texts, 1.0 if short else 8.0)
         found["overhead_ms"] = {name: round(asked["batched"][0]["p50_ms"] - found["one_by_one"][name]["p50_ms"], 2)
                                 for name, asked in found["server"].items()}

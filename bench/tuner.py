@@ -5,9 +5,9 @@
 gemma, e5: LoRA of rank 16 on all linear layers, asdc_l1 with 32 per label, 4 epochs, against PEFT with Transformers'
 Trainer. avx2: the same with both held to AVX2, as on an office PC. setfit: banking77 with 8 per label, `features`
 against SetFit. sft: prompts and completions, 2 epochs, against TRL; losses are on test rows that neither saw. reach:
-CPU-seconds of the first step that is right as often as PEFT's LoRA, three sets with 32 per label. whole: the whole ladder
-on all of asdc_l1, and on 32 per label. Accuracies are on all test rows; peak memory is of the whole process, predicting the
-test rows included. A run that is not asked for keeps its last figures.
+CPU-seconds of the first step that is right as often as PEFT's LoRA, three sets with 32 per label (reach:SET: one of
+them). whole: the whole ladder on all of asdc_l1, and on 32 per label. Accuracies are on all test rows; peak memory is of the
+whole process, predicting the test rows included. A run that is not asked for keeps its last figures.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,12 @@ def tuned(some: list[tuple[str, str]], test: list[tuple[str, str]], base: str, r
     return found
 
 
-def reach(python: Path, folder: Path) -> dict[str, Any]:
-    """CPU-seconds until PEFT's accuracy is reached: step by step, each from the start."""
-    found = {}
+def reach(python: Path, folder: Path, known: dict[str, Any], only: str) -> dict[str, Any]:
+    """CPU-seconds until PEFT's accuracy is reached: step by step, each from the start. only: one set, the others are `known`."""
+    found = dict(known)
     for dataset, base in REACHED.items():
+        if only not in ("", dataset):
+            continue
         unpack(base, folder / "home")  # once for each machine, and no part of a training
         them = peer(python, "peft_trainer.py", dataset, "--per-class", 32, "--epochs", EPOCHS, extra={})
         tried = []
@@ -237,8 +240,10 @@ def main() -> None:
     python, name = asked.peers.absolute(), f"tuner{asked.suffix and '-' + asked.suffix}"
     known = RESULTS / f"{name}.json"
     found = json.loads(known.read_text(encoding="utf-8"))["runs"] if known.exists() else {}
-    alone = {"setfit": setfit, "sft": sft, "reach": reach, "whole": lambda _python, folder: whole(folder)}
-    for run in asked.runs:
+    for asked_run in asked.runs:
+        run, _colon, only = asked_run.partition(":")
+        alone = {"setfit": setfit, "sft": sft, "whole": lambda _python, folder: whole(folder),
+                 "reach": partial(reach, known=found.get("reach", {}), only=only)}
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if run in alone:

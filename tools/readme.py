@@ -34,12 +34,13 @@ WORDS = {
         "kinds": "With 5,000 messages, {few} kinds take {few_s} s and {few_mib:,} MiB, {many} kinds {many_s} s and {many_mib:,} "
                  "MiB. A token in a text of {long:,} tokens takes {times:.1f} times as long to read as in one of {short} "
                  "({base}).",
-        "served": "kind of bundle", "process": "one message", "asked": "over the network", "rate": "requests a second, {n}",
+        "served": "kind of bundle", "process": "one message, in a program", "asked": "the same over the network",
+        "rate": "requests a second, {n}",
         "ms": "{n:.1f} ms", "client": "1 client", "clients": "{n} clients",
         "served_words": "words only", "served_features": "multilingual-e5-small, frozen", "served_gemma": "Gemma 3 270M, frozen",
         "shared": "Of 64 messages at once, each {few} or {many} trained bundles' own, it reads {of_few:.1f} and {of_many:.1f} "
                   "times as many a second as PEFT. Among {n:,} bundles on one base a message takes {slower:.2f} times as long as "
-                  "with one (trained bundles: {trained:.2f}), and each takes {mib:.2f} MiB.",
+                  "with one (trained bundles: {trained:.2f}), and each takes up to {mib:.2f} MiB.",
         "ladder": "All {n:,} hotel messages, every step of the ladder on multilingual-e5-small: {right} right, in {minutes} "
                   "minutes and {mib:,} MiB."},
     "README.ja.md": {
@@ -60,12 +61,13 @@ WORDS = {
         "messages": "件数", "seconds": "秒", "features": "言葉と固定したモデル",
         "kinds": "5,000件のとき、{few}種類なら{few_s}秒・{few_mib:,} MiB、{many}種類なら{many_s}秒・{many_mib:,} "
                  "MiBです。{long:,}トークンの文を読む時間は、1トークンあたり{short}トークンの文の{times:.1f}倍です（{base}）。",
-        "served": "一式の種類", "process": "1件の判断", "asked": "ネットワーク越し", "rate": "1秒あたりの要求数（{n}）",
+        "served": "一式の種類", "process": "1件の判断（プログラムの中で）", "asked": "同じくネットワーク越し",
+        "rate": "1秒あたりの要求数（{n}）",
         "ms": "{n:.1f} ミリ秒", "client": "同時1人", "clients": "同時{n}人",
         "served_words": "言葉だけ", "served_features": "multilingual-e5-small（固定）", "served_gemma": "Gemma 3 270M（固定）",
         "shared": "64件をまとめて読むとき、学習済みの一式が{few}個でも{many}個でも、PEFTのそれぞれ{of_few:.1f}倍と"
                   "{of_many:.1f}倍の速さです。一つのモデルを{n:,}個の一式で分け合っても、1件にかかる時間は1個のときの{slower:.2f}倍"
-                  "（学習済みの一式では{trained:.2f}倍）、メモリは1個あたり{mib:.2f} MiBです。",
+                  "（学習済みの一式では{trained:.2f}倍）、メモリは1個あたり多くて{mib:.2f} MiBです。",
         "ladder": "ホテルへの問い合わせ全{n:,}件で、multilingual-e5-smallの段をすべて試すと、正解率{right}、{minutes}分、"
                   "メモリ{mib:,} MiBでした。"},
 }
@@ -181,7 +183,7 @@ def serving(words: dict[str, str]) -> str:
     for name, ways in found["server"].items():
         lines = {line["clients"]: line for line in ways["batched"]}
         cells = [words["ms"].format(n=ms) for ms in (found["one_by_one"][name]["p50_ms"], lines[1]["p50_ms"])]
-        cells += [f"{lines[n]['requests_per_second']:,.0f}" if n in lines else "" for n in numbers]
+        cells += [f"{lines[n]['requests_per_second']:,.0f}" if n in lines else "–" for n in numbers]
         rows.append(f"| {' | '.join([words[f'served_{name}'], *cells])} |")
     few, many = found["peft"]["lines"][0], found["peft"]["lines"][-1]
     plain, trained = (found["bundles"][kind]["bounded"]["lines"][-1] for kind in ("features", "lora"))

@@ -43,11 +43,13 @@ class Direct:
         return None if enter is None or leave is None else cls(model, blocks, options, enter, leave)
 
     def read(self, ids: torch.Tensor, layers: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
-        """States (1, t, d) of `layers` for the tokens ids (1, t) of a text, lowest first: see `Trunk.pool` for their names."""
+        """States (1, t, d) of `layers` for the tokens ids (1, t) of a text: see `Trunk.pool` for their names."""
         length = ids.shape[1]
         if length not in self._kept:
-            calls, _given = _calls(self._model, self._blocks, ids, self._options)
+            calls, given = _calls(self._model, self._blocks, ids, self._options)
             self._kept[length] = [(call.inputs[1:], call.options) for call in calls]
+            yield from ((name, given if name == "last" else calls[int(name) - 1].output) for name in layers)
+            return
         depth = len(self._blocks) if "last" in layers else max(map(int, layers))
         states = self._enter(ids)
         for number, (block, (inputs, options)) in enumerate(zip(self._blocks[:depth], self._kept[length], strict=False), 1):

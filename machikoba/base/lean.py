@@ -53,8 +53,8 @@ def settle(blocks: Sequence[tuple[str, torch.nn.Module]], run: Callable[[], Any]
 
 def _layout(block: torch.nn.Module, call: Call, exact: bool) -> type[_Form] | None:
     """The layout of `block`, tried on a call of it; None where it has another."""
-    settings = getattr(block, "config", None)
-    if call.inputs == () or any(getattr(settings, name, None) is not None for name in UNHEEDED):
+    settings = [part.config for part in block.modules() if hasattr(part, "config")]
+    if call.inputs == () or any(getattr(one, name, None) is not None for one in settings for name in UNHEEDED):
         return None
     copy = deepcopy(block).float()
     inputs, options = _wide(call.inputs), _wide(call.options)

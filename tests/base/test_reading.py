@@ -1,6 +1,8 @@
 """The form for reading: the same numbers as Transformers gives, in fewer steps."""
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,13 @@ def test_a_block_that_only_looks_alike_stays_as_it_was_made(kind, settings, tmp_
     trunk = Trunk(base, ("last",), PLAIN, reading=True)
     np.testing.assert_allclose(trunk.pool(TEXTS, FLAT)[:, 0], theirs(base, TEXTS), atol=2e-5)
     assert form(trunk) not in ("_After", "_Before")
+
+
+def test_a_setting_that_may_not_show_is_heeded_wherever_it_stands(tmp_path):
+    base = find_base(str(make("LlamaForCausalLM", tmp_path / "llama")), tmp_path)
+    settings = base.folder / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"clip_qkv": 8.0}))
+    assert form(Trunk(find_base(str(base.folder), tmp_path), ("last",), PLAIN, reading=True)) not in ("_After", "_Before")
 
 
 def test_a_model_whose_blocks_see_the_words_is_not_read_directly(tmp_path):

@@ -11,13 +11,10 @@ from torch.nn.functional import cross_entropy, gelu, silu
 from machikoba.base import attention, fast, lora
 from machikoba.base.attention import _Attention
 from machikoba.base.load import find_base
-from machikoba.base.speed import Speed
-from machikoba.base.tokens import TokenWeights
 from machikoba.base.trunk import Trunk
+from tests.base.test_architectures import FLAT, PLAIN
 
-PLAIN = Speed("float32", 1, "test", 1.0)
 SHAPE = lora.Shape(4, 8.0)
-FLAT = TokenWeights(np.zeros(0, np.int64), np.zeros(0, np.float32), 1.0)
 STEPS = 20
 
 
