@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -18,6 +19,7 @@ from machikoba.store import sealed
 from machikoba.store.database import Database, default_url
 from machikoba.store.migrations import upgrade
 from machikoba.store.tables import Business, new_id
+from tests.store.kept import fill
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +104,10 @@ def business(database: Database) -> str:
     with database.writing() as session:
         session.add(Business(id=name, name="Minato Inn"))
     return name
+
+
+@pytest.fixture
+def kept(home: Path, database: Database, made: Any) -> dict[str, Any]:
+    """A home with something of everything in it; what tells whether it is all there."""
+    home.mkdir()
+    return fill(home, database, made.path)

@@ -2,18 +2,29 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import inspect, select
 
 from machikoba.desk import bundles, corrections
+from machikoba.errors import MachikobaError
 from machikoba.store import audit, jobs, people
 from machikoba.store.database import Database
 from machikoba.store.tables import BundleEntry, Correction, Entry, Job, Person, SignIn, now
 
 PASSPHRASE = "yama kawa umi sora"
+
+
+def code(kind: type[MachikobaError], call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """The code of the error that a call raises."""
+    with pytest.raises(kind) as caught:
+        call(*arguments, **options)
+    assert caught.value.message
+    return caught.value.code
 
 
 def fill(home: Path, database: Database, bundle: Path) -> dict[str, Any]:

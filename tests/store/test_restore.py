@@ -19,13 +19,7 @@ from machikoba.errors import BackupError, RequirementError, StorageError
 from machikoba.store import archive, backup, dump, inuse, migrations, restore
 from machikoba.store.database import Database, default_url, here
 from machikoba.store.tables import BundleEntry, Entry, Job, SignIn
-from tests.store.kept import PASSPHRASE, fill, found_after, told
-
-
-@pytest.fixture
-def kept(home, database, made):
-    home.mkdir()
-    return fill(home, database, made.path)
+from tests.store.kept import PASSPHRASE, code, fill, found_after, told
 
 
 @pytest.fixture
@@ -43,12 +37,6 @@ def target(other_url):
 @pytest.fixture
 def new(tmp_path):
     return tmp_path / "new"
-
-
-def code(kind, call, *arguments, **options):
-    with pytest.raises(kind) as caught:
-        call(*arguments, **options)
-    return caught.value.code
 
 
 def test_from_either_database_into_either(file, kept, target, new, home):
