@@ -28,6 +28,7 @@ def load(bundle: str | Path) -> Service:
     """
     from machikoba.engine.runtime import Engine
     from machikoba.pack.bundle import find_bundle
-    from machikoba.settings import home
+    from machikoba.settings import made_home
 
-    return Engine(home()).load(find_bundle(str(bundle), home()))
+    home = made_home()
+    return Engine(home).load(find_bundle(str(bundle), home))

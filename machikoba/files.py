@@ -76,6 +76,13 @@ def storing(path: Path, expected: str = "", next: str = "") -> Iterator[None]:
         ) from error
 
 
+def private_folder(path: Path) -> Path:
+    """The folder `path`, its user's alone where it is made here. Raises StorageError."""
+    with storing(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
 @contextmanager
 def scratch_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target` that is gone at the end of the block; those that killed runs left for it go now."""

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from machikoba.errors import OptionError
+from machikoba.files import private_folder
 from machikoba.language import _
 
 
@@ -47,6 +48,11 @@ def home() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "machikoba"
     return Path(os.environ.get("XDG_DATA_HOME", str(Path.home() / ".local" / "share"))) / "machikoba"
+
+
+def made_home() -> Path:
+    """`home`, made where it is not there yet; customers' messages lie in it, so it is its user's alone. Raises StorageError."""
+    return private_folder(home())
 
 
 def prices() -> Prices:

@@ -122,9 +122,10 @@ def prove(
     from machikoba.engine.prove import measure_file, replay_proof
     from machikoba.engine.runtime import Engine
     from machikoba.pack.bundle import find_bundle
-    from machikoba.settings import home
+    from machikoba.settings import made_home
 
-    service = Engine(home()).load(find_bundle(bundle, home()), check_machine=False)
+    home = made_home()
+    service = Engine(home).load(find_bundle(bundle, home), check_machine=False)
     if data is not None:
         measured = measure_file(service, data, text, label, sheet, none_label)
         result(measured, measured_lines(measured))

@@ -15,7 +15,7 @@ FILE = "in-use.lock"
 @contextmanager
 def using(home: Path) -> Iterator[None]:
     """The home is in use until the end of the block. Raises RequirementError, home_in_use, while it is being restored."""
-    with files.lock_file(home / FILE) as file:
+    with files.lock_file(files.private_folder(home) / FILE) as file:
         if not files.lock(file, alone=False):
             raise RequirementError("home_in_use", _("A backup is being restored into {home}.").format(home=home), expected="",
                                    found="", next=_("Wait until that has ended."))
@@ -25,7 +25,7 @@ def using(home: Path) -> Iterator[None]:
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
     """Nobody else uses the home until the end of the block. Raises RequirementError, home_in_use."""
-    with files.lock_file(home / FILE) as file:
+    with files.lock_file(files.private_folder(home) / FILE) as file:
         if not files.lock(file, alone=True):
             raise RequirementError("home_in_use", _("A server, a worker or a backup is at work in {home}.").format(home=home),
                                    expected=_("that nobody uses it"), found="",

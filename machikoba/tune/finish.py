@@ -38,6 +38,8 @@ from machikoba.tune.ledger import spend
 from machikoba.tune.options import DEFAULT_HOLDOUT, Options
 from machikoba.tune.recipe import recipe
 
+FAR = 10  # times the messages there are: nobody sorts that many more, and an extrapolation so far is worth little
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -250,7 +252,7 @@ def _no_certificate(evidence: dict[str, Any]) -> RequirementError:
 def missing(attempt: dict[str, Any]) -> str:
     """What a certificate still takes, in plain words."""
     if "messages_needed" in attempt:
-        if attempt["messages_needed"] is None:
+        if attempt["messages_needed"] is None or attempt["messages_needed"] > FAR * attempt["messages"]:
             return _("the mistakes are too frequent: more messages alone will not do")
         more = max(1, attempt["messages_needed"] - attempt["messages"])
         more = f"{round(more, 2 - len(str(more))):,}"  # an extrapolation: two digits are more than it knows

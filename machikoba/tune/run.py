@@ -20,7 +20,7 @@ from machikoba.prove.certificate import certificate_chance, minimum_answered, sp
 from machikoba.records.clean import near_duplicate_links
 from machikoba.records.read import Records, read, same_label
 from machikoba.records.split import assign_sets, oldest_first
-from machikoba.settings import Prices, home, prices
+from machikoba.settings import Prices, made_home, prices
 from machikoba.tasks import classify
 from machikoba.tasks.classify import Labels
 from machikoba.tune.finish import Climbed, Clock, Plan, finish, outlook
@@ -56,7 +56,7 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
     Raises MachikobaError; no half-made bundle is left behind, also when interrupted.
     """
     options = options or Options()
-    price, where = prices(), home()
+    price, where = prices(), made_home()
     target = _target(data, out, where)
     clock = Clock()
     records = read(data, text=options.text, label=options.label, sheet=options.sheet)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import machikoba
 from machikoba.engine.table import predict_file
 from machikoba.errors import DataError, OptionError, RequirementError
 from machikoba.pack.bundle import open_bundle
+from machikoba.tune import finish
 from machikoba.tune.ledger import spend
 from machikoba.tune.options import Options
 from tests.conftest import messages, write_csv
@@ -30,6 +32,16 @@ def test_summary_has_what_programs_read(made):
     assert summary["certificate"]["confidence_level"] == pytest.approx(0.975)
     assert sum(summary["sets"].values()) == 740
     json.dumps(summary, allow_nan=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such rights")
+def test_a_home_that_is_made_is_its_users_alone(inquiries, home):
+    before = os.umask(0)
+    try:
+        machikoba.tune(str(inquiries), **QUICK)
+    finally:
+        os.umask(before)
+    assert home.stat().st_mode & 0o777 == 0o700
 
 
 def test_bundle_holds_what_the_design_lists(made):
@@ -168,3 +180,9 @@ def test_other_labels_of_the_certified_rows_are_a_question_of_their_own(tmp_path
         if number == 1:
             rows = [(text, {"food": "bath"}.get(label, "food") if text in texts else label) for text, label in rows]
     assert ks == [1, 1, 2]
+
+
+def test_nobody_is_sent_to_sort_a_hundred_times_as_many():
+    few, many = ({"messages_needed": n, "messages": 2_500} for n in (4_100, 222_500))
+    assert "about 1,600 more" in finish.missing(few)
+    assert finish.missing(many) == finish.missing({"messages_needed": None, "messages": 2_500})

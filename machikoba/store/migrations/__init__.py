@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from machikoba.errors import StorageError
-from machikoba.files import storing
+from machikoba.files import private_folder
 from machikoba.language import _
 from machikoba.store.database import Database
 
@@ -47,9 +47,7 @@ def upgrade(database: Database, version: str = "head") -> None:
     Raises StorageError, store_newer where the store is of a newer machikoba.
     """
     if database.sqlite and database.url.database:
-        folder = Path(database.url.database).parent
-        with storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        private_folder(Path(database.url.database).parent)
     with database.writing() as session:
         upgrade_within(session.connection(), version)
 
