@@ -45,6 +45,11 @@ def _catalogue(name: str) -> gettext.NullTranslations:
     return gettext.GNUTranslations(compiled)
 
 
+def _n(one: str, many: str, n: int) -> str:
+    """`one` for a single thing, else `many`, in the language in use; the caller fills in `{n}` and what else there is."""
+    return _catalogue(language()).ngettext(one, many, n)
+
+
 def _(message: str) -> str:
     """`message` (an English msgid, `{name}` placeholders filled by the caller) in the language in use."""
     return _catalogue(language()).gettext(message)

@@ -45,10 +45,11 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 @app.command(help=_("Say what is in a file of inquiries, and what would trouble the tuning."))
 def check(data: Data, text: Text = None, label: Label = None, sheet: Sheet = None, none_label: NoneLabel = None,
+          rows: Annotated[int, typer.Option(metavar="N", min=0, max=10, help=_("With --json: give the first N rows too."))] = 0,
           json: Json = False) -> None:
     from machikoba.records.check import check
 
-    report = check(data, text=text, label=label, sheet=sheet, none_label=none_label)
+    report = check(data, text=text, label=label, sheet=sheet, none_label=none_label, rows=rows)
     given = {"--text": text, "--label": label, "--sheet": sheet, "--none-label": none_label}
     words = [word for option, value in given.items() if value is not None for word in (option, value)]
     next_line = _("next     {command}").format(command=command("tune", data, *words))
@@ -72,13 +73,14 @@ def tune(
     require_certificate: Annotated[bool, typer.Option(help=_("Exit with 1 and keep nothing unless it is proved."))] = False,
     seed: Annotated[int, typer.Option(help=_("Number behind every random choice."))] = 0,
     out: Annotated[Path | None, typer.Option(metavar="BUNDLE", help=_("The bundle's path (default: in the home)."))] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help=_("Say what it would cost, and stop."))] = False,
     resume: Annotated[bool, typer.Option("--resume", help=_("Go on where the same command was interrupted."))] = False,
     json: Json = False,
 ) -> None:
     from machikoba.cli.report import plan_lines, result_lines
     from machikoba.errors import OptionError
     from machikoba.tune.options import Options, seconds
-    from machikoba.tune.run import tune
+    from machikoba.tune.run import estimated, tune
 
     if task != "classify":
         raise OptionError("option_wrong", _("The value of --{name} cannot be used.").format(name="task"),
@@ -88,6 +90,10 @@ def tune(
         bases=tuple(base or ()), target_error=target_error, target_coverage=target_coverage, confidence=confidence,
         budget_seconds=seconds(budget) if budget else None, rungs=tuple(filter(None, rungs.split(","))),
         holdout=holdout, require_certificate=require_certificate, seed=seed)
+    if estimate:
+        records, steps = estimated(data, options)
+        result({"messages": len(records.examples), "steps": [step.to_dict() for step in steps]}, plan_lines(records, steps))
+        return
     Mode.resumable = True
     with progress() as say:
         made = tune(data, options, out, say, lambda records, steps: show(plan_lines(records, steps)), resume)

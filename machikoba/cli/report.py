@@ -6,10 +6,10 @@ from typing import Any
 
 from machikoba.cli.output import command, short
 from machikoba.language import _
+from machikoba.pack.statement import missing
 from machikoba.records.privacy import PLACEHOLDERS
 from machikoba.records.read import Records
 from machikoba.tasks.classify import RUNGS
-from machikoba.tune.finish import missing
 from machikoba.tune.ladder import Tried
 from machikoba.tune.run import Result
 
@@ -85,8 +85,10 @@ def _test_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(_("people   about {share} go to a person").format(
             share=_percent(1 - certificate["coverage"])))
     else:
-        lines.append(_("check    apprentice: a person confirms every answer, because {why}").format(
-            why=missing(summary["attempt"])))
+        lines.append(_("check    apprentice: a person confirms every answer"))
+        if "answered" in summary["attempt"]:
+            lines.append(_("         {answered} answers checked, {wrong} wrong").format(**summary["attempt"]))
+        lines.append("         " + missing(summary["attempt"]))
     if summary["time_order"]:
         lines.append(_("newest   learnt from the oldest 80%, right on the newest 20%: {right}").format(
             right=_percent(summary["time_order"]["accuracy"])))

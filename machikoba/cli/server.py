@@ -44,10 +44,12 @@ def serve(
         shop, token = prepare(home(), database, given, host, public_name or [], business)
         lines = [_("serving  http://{host}:{port}   (stop with Ctrl-C)").format(host=host, port=port)]
         if shop.local:
+            lines.append(_("open     in this machine's browser: {url}").format(url=f"http://{host}:{port}/open?key={shop.local}"))
             lines.append(_("key      until there is another key or an account, you ask with: {key}").format(key=shop.local))
         if token:
             lines.append(_("owner    open the first account with this token, good for 7 days: {token}").format(token=token))
-        result({"url": f"http://{host}:{port}", "key": shop.local or None, "owner_token": token}, lines)
+        result({"url": f"http://{host}:{port}", "key": shop.local or None,
+                "open": f"http://{host}:{port}/open?key={shop.local}" if shop.local else None, "owner_token": token}, lines)
         supervisor = None if no_worker else Supervisor(database)
         try:
             if supervisor:

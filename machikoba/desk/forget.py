@@ -29,7 +29,7 @@ from machikoba.pack.bundle import EXAMPLES, SUFFIX, Bundle, open_bundle
 from machikoba.records.person import Person
 from machikoba.records.read import every_text
 from machikoba.store import audit, jobs
-from machikoba.store.jobs import OPEN
+from machikoba.store.jobs import KEPT, OPEN
 from machikoba.store.tables import BundleEntry, Business, Correction, Job, Key, Membership, Write
 from machikoba.store.tables import Person as Account
 
@@ -189,7 +189,7 @@ def _look_at_job(found: Found, job: Job, person: Person) -> None:
         return
     speaks = person.within(_strings([job.options, job.result, job.error, job.doing]), job.id)
     in_file = any(path.name == job.options.get("upload") for path in found.uploads)
-    if job.state in OPEN and (speaks or in_file):
+    if job.state in KEPT and (speaks or in_file):
         found.stopped.append(job)
     if speaks:
         found.told.append(job)

@@ -28,7 +28,7 @@ from machikoba.pack import erased
 from machikoba.pack.bundle import EXAMPLES, open_bundle
 from machikoba.store import audit
 from machikoba.store.database import Database
-from machikoba.store.jobs import OPEN
+from machikoba.store.jobs import DRAFT_DAYS, KEPT, OPEN
 from machikoba.store.tables import WRITES_KEPT_HOURS, BundleEntry, Business, Correction, Entry, Job, Write, now
 from machikoba.work import clear_old
 
@@ -95,9 +95,11 @@ def _business(session: Session, business_id: str, home: Path, moment: datetime) 
         gone.update(_old(session, business, home, moment - timedelta(days=business.retention_days)))
     gone["answers"] = session.execute(delete(Write).where(  # type: ignore[attr-defined]
         Write.business_id == business_id, Write.created_at < moment - timedelta(hours=WRITES_KEPT_HOURS))).rowcount
+    gone["drafts"] = session.execute(delete(Job).where(  # type: ignore[attr-defined]
+        Job.business_id == business_id, Job.state == "draft", Job.created_at < moment - timedelta(days=DRAFT_DAYS))).rowcount
     folder, old = home / "businesses" / business_id, moment - GRACE
     wanted = {job.options.get("upload") for job in session.scalars(
-        select(Job).where(Job.business_id == business_id, Job.state.in_(OPEN)))}
+        select(Job).where(Job.business_id == business_id, Job.state.in_(KEPT)))}
     for path in _older(folder / "uploads", old):
         if path.name not in wanted:
             path.unlink()

@@ -21,7 +21,10 @@ SHOWN_LABELS = 30
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. Row numbers are those of the file; `labels` counts from the most frequent down."""
+    """What `check` found. Row numbers are those of the file; `labels` counts from the most frequent down.
+
+    all_columns, first_rows: the table as it is, as far as it was asked for.
+    """
 
     file: str
     sheet: str | None
@@ -43,6 +46,8 @@ class Report:
     characters: dict[str, int]
     dates: list[str] | None
     none_label: str | None
+    all_columns: list[str]
+    first_rows: list[list[str]]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -101,12 +106,15 @@ class Report:
 
 
 def check(path: str | Path, *, text: str | None = None, label: str | None = None, sheet: str | None = None,
-          none_label: str | None = None) -> Report:
-    """Reads the file and says what is in it; a file without labels is fine here. Raises DataError."""
-    return report(read(path, text=text, label=label, sheet=sheet, need_label=False), none_label)
+          none_label: str | None = None, rows: int = 0) -> Report:
+    """Reads the file and says what is in it; a file without labels is fine here. rows: how many are shown as they are.
+
+    Raises DataError.
+    """
+    return report(read(path, text=text, label=label, sheet=sheet, need_label=False), none_label, rows)
 
 
-def report(records: Records, none_label: str | None = None) -> Report:
+def report(records: Records, none_label: str | None = None, rows: int = 0) -> Report:
     """The report on records already read."""
     examples = records.examples
     group = near_duplicate_groups([example.text for example in examples])
@@ -138,7 +146,8 @@ def report(records: Records, none_label: str | None = None) -> Report:
         [rows_of[text] for text, labels in labels_of.items() if len(labels) > 1], records.personal,
         [number.row for number in records.lone_numbers],
         {"median": int(np.median(lengths)), "most": int(lengths.max())},
-        [dates[0].date().isoformat(), dates[-1].date().isoformat()] if dates else None, none_label)
+        [dates[0].date().isoformat(), dates[-1].date().isoformat()] if dates else None, none_label,
+        list(records.columns), [list(cells) for cells in records.first_rows[:rows]])
 
 
 def _rows(rows: list[int]) -> str:

@@ -17,6 +17,7 @@ from machikoba.records.text_files import lines, open_text
 from machikoba.records.workbooks import OLE_MAGIC, cells, open_workbook
 
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
+SHOWN_ROWS = 10
 TEXTS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 
@@ -48,6 +49,7 @@ class Records:
     merged_labels: dict[str, str]
     personal: dict[str, int]
     lone_numbers: list[MaskedNumber]
+    first_rows: tuple[tuple[str, ...], ...] = ()  # all their cells, as they are
 
     def label_counts(self) -> Counter[str]:
         """Examples per label, the most frequent first."""
@@ -143,7 +145,7 @@ def read(path: str | Path, *, text: str | None = None, label: str | None = None,
         Example(identity, masked, original, labels[i] if labels and labels[i] else None, dates[i], kept[i].number)
         for i, (identity, masked, original) in enumerate(zip(example_ids(texts), texts, originals, strict=True))]
     return Records(table.source, table.columns, text_column, label_column, date_column, examples, len(rows), no_text,
-                   no_label, merged, dict(personal), lone)
+                   no_label, merged, dict(personal), lone, tuple(row.cells for row in rows[:SHOWN_ROWS]))
 
 
 def same_label(one: str, other: str) -> bool:

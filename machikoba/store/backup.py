@@ -28,7 +28,7 @@ from machikoba.pack.bundle import SUFFIX, sealed_files
 from machikoba.store import archive, audit, dump, inuse
 from machikoba.store.archive import Facts, Writer
 from machikoba.store.database import Database
-from machikoba.store.jobs import OPEN
+from machikoba.store.jobs import KEPT as KEPT_JOBS
 from machikoba.store.migrations import current, upgrade
 from machikoba.store.tables import Entry, new_id, now
 
@@ -177,7 +177,7 @@ def _rows(writer: Writer, connection: Connection, say: Say) -> tuple[dict[str, A
             block += line
             if table.name == "bundles" and row["removed_at"] is None:
                 folders.append(row["folder"])
-            if table.name == "jobs" and row["state"] in OPEN and (upload := json.loads(row["options"]).get("upload")):
+            if table.name == "jobs" and row["state"] in KEPT_JOBS and (upload := json.loads(row["options"]).get("upload")):
                 uploads.append(f"businesses/{row['business_id']}/uploads/{Path(upload).name}")
         if block:
             writer.add(f"store/{table.name}.{part + 1:04}.jsonl", bytes(block))

@@ -1,5 +1,6 @@
 """Work that outlives a request: taken by lease, kept by heartbeat, and ended by whoever holds the newest attempt.
 
+    draft ── start ──> queued
     queued ── take ──> running ── finish ──> done
                           ├── fail ──> failed        ├── the worker vanished: its lease runs out, the job is taken again
                           └── stopped ──> cancelled  └── given back at a shutdown: queued
@@ -23,6 +24,8 @@ from machikoba.store.tables import Job, now
 LEASE_SECONDS = 60  # a worker that says nothing for so long is taken for gone
 MOST_CRASHES = 5
 OPEN = ("queued", "running")
+KEPT = ("draft", *OPEN)  # whose file is still wanted
+DRAFT_DAYS = 7  # until a draft that nobody started is deleted
 
 
 class LostError(Exception):
@@ -42,13 +45,32 @@ def add(session: Session, business_id: str, kind: str, options: Mapping[str, Any
     return job
 
 
+def draft(session: Session, business_id: str, kind: str, options: Mapping[str, Any], made_by: str) -> Job:
+    """A job that waits until somebody starts it, and goes after DRAFT_DAYS if nobody does."""
+    job = Job(business_id=business_id, kind=kind, options=dict(options), made_by=made_by, state="draft")
+    session.add(job)
+    session.flush()
+    audit.record(session, made_by, "job.draft", f"job:{job.id}", business_id, {"kind": kind})
+    return job
+
+
+def start(session: Session, job: Job, actor: str) -> bool:
+    """Gives a draft to the worker; False for one that was started before."""
+    session.refresh(job, with_for_update=True)
+    if job.state != "draft":
+        return False
+    job.state, job.created_at, job.made_by = "queued", now(), actor
+    audit.record(session, actor, "job.add", f"job:{job.id}", job.business_id, {"kind": job.kind})
+    return True
+
+
 def cancel(session: Session, job: Job, actor: str) -> None:
     """Stops a job: at once where nobody works on it, else as soon as its worker looks up. An ended job stays as it is."""
     session.refresh(job, with_for_update=True)
-    if job.state not in OPEN or job.cancel_wanted:
+    if job.state not in KEPT or job.cancel_wanted:
         return
     job.cancel_wanted = True
-    if job.state == "queued":
+    if job.state != "running":
         job.state, job.ended_at = "cancelled", now()
     audit.record(session, actor, "job.cancel", f"job:{job.id}", job.business_id)
 
@@ -74,6 +96,11 @@ class Lease:
             wanted = job.cancel_wanted
         if wanted:
             raise CancelledError
+
+    def tell(self, steps: list[dict[str, Any]]) -> None:
+        """Says what became of the steps so far. Raises LostError."""
+        with self.database.writing() as session:
+            self._mine(session).steps = steps
 
     def finish(self, result: Mapping[str, Any], session: Session | None = None) -> None:
         """The job is done; with `session`, in the transaction that also writes what it made.

@@ -185,7 +185,8 @@ class Write(Table):
 
 
 class Job(Table):
-    """What the worker does. state: queued, running, done, failed or cancelled. attempt: grows with every start and tells a
+    """What the worker does. state: draft until somebody starts it, then queued, running, done, failed or cancelled. steps: of
+    the ladder, while it is climbed. attempt: grows with every start and tells a
     worker that has lost its lease from the one that has it; crashes: starts whose worker vanished."""
 
     __tablename__ = "jobs"
@@ -199,6 +200,7 @@ class Job(Table):
     total: Mapped[int] = mapped_column(Integer, default=0)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    steps: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     made_by: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]

@@ -25,6 +25,7 @@ from machikoba.language import _
 from machikoba.memory import peak_mib
 from machikoba.pack.bundle import EXAMPLES, FORMAT, TOKENS, Bundle, seal, write_file
 from machikoba.pack.card import card, notice
+from machikoba.pack.statement import missing
 from machikoba.prove.certificate import Certificate, choose_thresholds, rows_needed, spent_level
 from machikoba.prove.metrics import coverage_at_error, rate
 from machikoba.records.read import Example
@@ -38,7 +39,7 @@ from machikoba.tune.ledger import spend
 from machikoba.tune.options import DEFAULT_HOLDOUT, Options
 from machikoba.tune.recipe import recipe
 
-FAR = 10  # times the messages there are: nobody sorts that many more, and an extrapolation so far is worth little
+MOST_WRONG = 300  # examples of mistakes that are kept
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def finish(target: Path, name: str, data: dict[str, Any], climbed: Climbed, enco
             "attempt": evidence["attempt"], "time_order": _time_order(plan, train_rows, chosen, options),
             "sets": {name: len(plan.rows(name)) for name in ("train", "certify", "test", "none")},
             "status": "qualified" if certificate else "apprentice", "cost": clock.charged(price)}
-        write_file(draft, "proof.json", {**summary, "bundle": name, "certify_rows": evidence["certify_rows"],
-                                         "made": clock.started.isoformat(timespec="seconds")})
+        rows = {which: evidence[which] for which in ("certify_rows", "wrong_rows")}
+        write_file(draft, "proof.json", {**summary, "bundle": name, **rows, "made": clock.started.isoformat(timespec="seconds")})
         write_file(draft, "card.md", card(facts, summary, data["file"]))
         write_file(draft, "NOTICE", notice(facts))
         seal(draft)
@@ -189,7 +190,9 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
         answered = unseen.confidence >= candidate if candidate is not None else np.zeros(len(unseen.rows), dtype=bool)
         figures = judge.measure(train.labels[unseen.rows], unseen.scores.probabilities, unseen.confidence, answered, plan.labels,
                                 "cross-validation")
-        return {"test": figures, "attempt": outlook, "certify_rows": []}, None, {}
+        rows = plan.rows("train")[unseen.rows]
+        return {"test": figures, "attempt": outlook, "certify_rows": [],
+                "wrong_rows": _wrong(plan, rows, unseen.chosen, unseen.correct, answered)}, None, {}
     service = engine.prepare(Bundle(draft, facts))
     texts = [plan.examples[i].text for i in certify_rows]
     groups = [plan.groups[i] for i in certify_rows]
@@ -213,8 +216,17 @@ def _prove(engine: Engine, draft: Path, facts: dict[str, Any], plan: Plan, chose
     figures = judge.measure_judged(test, threshold, "held-out")
     attempt = {"answered": certificate.answered, "wrong": certificate.wrong, "needed": certificate.needed,
                "n": certificate.n, "k": k}
-    return ({"test": figures, "attempt": attempt, "certify_rows": rows}, certificate,
+    at = threshold if threshold is not None else np.inf
+    wrong = [row for kept, one in ((certify_rows, judged), (test_rows, test))
+             for row in _wrong(plan, kept, one.chosen, one.correct, one.confidence >= at)]
+    return ({"test": figures, "attempt": attempt, "certify_rows": rows, "wrong_rows": wrong[:MOST_WRONG]}, certificate,
             {"k": k, "confidence": options.confidence, "thresholds": thresholds.tolist()})
+
+
+def _wrong(plan: Plan, rows: np.ndarray, chosen: np.ndarray, right: np.ndarray, answered: np.ndarray) -> list[dict[str, Any]]:
+    """What was said wrongly of messages that it had not seen, by id: a page shows it beside the text."""
+    return [{"id": plan.examples[i].id, "label": plan.labels.names[chosen[j]], "answered": bool(answered[j])}
+            for j, i in enumerate(rows) if not right[j]][:MOST_WRONG]
 
 
 def outlook(unseen: ladder.OutOfFold, messages: int, options: Options) -> dict[str, Any]:
@@ -247,18 +259,3 @@ def _no_certificate(evidence: dict[str, Any]) -> RequirementError:
         "no_certificate", _("The goal was not proved, and --require-certificate was given. Nothing was kept."),
         expected=_("a proof that the mistakes stay below the limit"), found=missing(evidence["attempt"]),
         next=_("Add messages or correct their labels, raise --target-error, or leave --require-certificate out."))
-
-
-def missing(attempt: dict[str, Any]) -> str:
-    """What a certificate still takes, in plain words."""
-    if "messages_needed" in attempt:
-        if attempt["messages_needed"] is None or attempt["messages_needed"] > FAR * attempt["messages"]:
-            return _("the mistakes are too frequent: more messages alone will not do")
-        more = max(1, attempt["messages_needed"] - attempt["messages"])
-        more = f"{round(more, 2 - len(str(more))):,}"  # an extrapolation: two digits are more than it knows
-        return _("about {n} more sorted messages are needed (an 80% chance at the mistakes seen so far)").format(n=more)
-    seen = _("{answered} answers checked, {wrong} wrong").format(answered=attempt["answered"], wrong=attempt["wrong"])
-    if attempt["needed"] is None:
-        return seen + "; " + _("the mistakes are too frequent: more messages alone will not do")
-    return seen + "; " + _("about {n} more checked answers are needed (an 80% chance at the mistakes seen so far)").format(
-        n=attempt["needed"])

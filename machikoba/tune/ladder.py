@@ -24,6 +24,7 @@ from machikoba.tune.estimate import Estimate, estimate, rehearsed
 from machikoba.tune.options import Options
 
 Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
+Tell = Callable[["Sequence[Tried]"], None]  # every step of the ladder, tried so far or not
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,16 @@ class Tried:
 
 
 def climb(train: Train, rungs: Sequence[Rung], labels: Labels, options: Options, prices: Prices,
-          say: Say) -> list[Tried]:
-    """Every rung, tried or skipped, in order. The target: coverage at the bearable error, lower end of its 90% interval."""
-    tried: list[Tried] = []
+          say: Say, tell: Tell = lambda _tried: None) -> list[Tried]:
+    """Every rung, tried or skipped, in order. The target: coverage at the bearable error, lower end of its 90% interval.
+
+    tell: called with all steps before each of them and after the last.
+    """
+    tried = [Tried(rung, estimate(rung, train, prices)) for rung in rungs]
     spent, met = 0.0, False
-    for rung in rungs:
-        step = Tried(rung, estimate(rung, train, prices))
-        tried.append(step)
+    for step in tried:
+        tell(tried)
+        rung = step.rung
         step.skipped_because = _("not needed: the goal was met before") if met else _too_much(step.estimate, spent, options)
         if step.skipped_because:
             continue
@@ -89,6 +93,7 @@ def climb(train: Train, rungs: Sequence[Rung], labels: Labels, options: Options,
             judge(step, train, labels, options, prices, say)
             spent += step.wall_seconds
             met = step.met
+    tell(tried)
     return tried
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from machikoba import __version__, files
+from machikoba.adapt.contract import Rung
 from machikoba.base.catalog import default_base
 from machikoba.base.encoder import Encoder
 from machikoba.base.load import find_base
@@ -23,8 +24,9 @@ from machikoba.records.split import assign_sets, oldest_first
 from machikoba.settings import Prices, made_home, prices
 from machikoba.tasks import classify
 from machikoba.tasks.classify import Labels
+from machikoba.tune.estimate import estimate
 from machikoba.tune.finish import Climbed, Clock, Plan, finish, outlook
-from machikoba.tune.ladder import Say, Tried, climb, winner
+from machikoba.tune.ladder import Say, Tell, Tried, climb, winner
 from machikoba.tune.options import Options
 from machikoba.tune.recipe import source_of
 from machikoba.work import WorkFolder, key
@@ -46,23 +48,20 @@ class Result:
 
 
 def tune(data: str | Path, options: Options | None = None, out: str | Path | None = None, say: Say = lambda *_: None,
-         announce: Any = None, resume: bool = False, work_in: Path | None = None) -> Result:
+         announce: Any = None, resume: bool = False, work_in: Path | None = None, tell: Tell = lambda _tried: None) -> Result:
     """Makes a bundle from the records in `data`.
 
     out: the bundle's own path (default: HOME/bundles, named after the file). say: called with what is going on and how
-    far. announce: called once with (records, tried steps not yet run) before anything is spent. resume: goes on where an
-    earlier call with the same data and options was interrupted; the weights come out the same to the byte. work_in: where it
-    leaves what it has finished so far (default: HOME/work).
+    far; tell: with the steps of the ladder, at each of them. announce: called once with (records, steps not yet tried) before
+    anything is spent. resume: goes on where an earlier call with the same data and options was interrupted; the weights come
+    out the same to the byte. work_in: where it leaves what it has finished so far (default: HOME/work).
     Raises MachikobaError; no half-made bundle is left behind, also when interrupted.
     """
     options = options or Options()
     price, where = prices(), made_home()
     target = _target(data, out, where)
     clock = Clock()
-    records = read(data, text=options.text, label=options.label, sheet=options.sheet)
-    labels = labels_of(records, options)
-    links = near_duplicate_links([example.text for example in records.examples])
-    enough_different(records, links)
+    records, labels, links = _read(data, options)
     work = WorkFolder((work_in or where / "work") / key(files.digest(records.source.path), options, __version__))
     if not resume:
         work.begin()
@@ -70,17 +69,38 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
     rungs = classify.ladder(encoders, options.rungs)
     plan = _plan(records, labels, links, options.holdout_share)
     if announce:
-        from machikoba.tune.estimate import estimate
-
-        announce(records, [Tried(rung, estimate(rung, plan.train(plan.rows("train")), price)) for rung in rungs])
-    climbed = _climb(records, plan, labels, links, rungs, options, price, say)
+        announce(records, _steps(plan, rungs, price))
+    climbed = _climb(records, plan, labels, links, rungs, options, price, say, tell)
     summary = finish(target, target.name, source_of(records), climbed, encoders, options, clock, price, say)
     work.end()
     say("packing", 1, 1)
     return Result(target, summary, records, climbed.tried)
 
 
-def readers(names: Sequence[str], where: Path, work: WorkFolder, say: Say) -> list[Encoder]:
+def estimated(data: str | Path, options: Options | None = None) -> tuple[Records, list[Tried]]:
+    """What `tune` would read, and what each step would cost. Raises MachikobaError, as `tune` would before it starts."""
+    options = options or Options()
+    price, where = prices(), made_home()
+    records, labels, links = _read(data, options)
+    rungs = classify.ladder(readers(_base_names(options), where, None, lambda *_: None), options.rungs)
+    return records, _steps(_plan(records, labels, links, options.holdout_share), rungs, price)
+
+
+def _read(data: str | Path, options: Options) -> tuple[Records, Labels, np.ndarray]:
+    records = read(data, text=options.text, label=options.label, sheet=options.sheet)
+    labels = labels_of(records, options)
+    links = near_duplicate_links([example.text for example in records.examples])
+    enough_different(records, links)
+    return records, labels, links
+
+
+def _steps(plan: Plan, rungs: Sequence[Rung], price: Prices) -> list[Tried]:
+    """Every step, not yet tried."""
+    train = plan.train(plan.rows("train"))
+    return [Tried(rung, estimate(rung, train, price)) for rung in rungs]
+
+
+def readers(names: Sequence[str], where: Path, work: WorkFolder | None, say: Say) -> list[Encoder]:
     """An encoder for each base. Raises BaseError."""
     found = [Encoder(find_base(name, where), measured_speed, where, work=work) for name in names]
     for encoder in found:
@@ -157,24 +177,25 @@ def _plan(records: Records, labels: Labels, links: np.ndarray, holdout: float) -
     return Plan(examples, list(sets), groups, labels, dates)
 
 
-def _climb(records: Records, plan: Plan, labels: Labels, links: np.ndarray, rungs: Any, options: Options, price: Prices,
-           say: Say) -> Climbed:
+def _climb(records: Records, plan: Plan, labels: Labels, links: np.ndarray, rungs: Sequence[Rung], options: Options,
+           price: Prices, say: Say, tell: Tell) -> Climbed:
     """Climbs; under "auto" keeps rows aside only where they have a fair chance of earning a certificate."""
     auto = options.holdout == "auto"
     if auto and not _could_certify(plan, None, options):
         plan, auto = _plan(records, labels, links, 0.0), False
     first: dict[str, Any] | None = None
     while True:
-        found = climbed(plan, rungs, labels, options, price, say)
+        found = climbed(plan, rungs, labels, options, price, say, tell)
         first = first or found.outlook
         if not auto or _could_certify(plan, found.chosen, options):
             return replace(found, outlook=first)
         plan, auto = _plan(records, labels, links, 0.0), False
 
 
-def climbed(plan: Plan, rungs: Any, labels: Labels, options: Options, price: Prices, say: Say) -> Climbed:
+def climbed(plan: Plan, rungs: Sequence[Rung], labels: Labels, options: Options, price: Prices, say: Say,
+            tell: Tell = lambda _tried: None) -> Climbed:
     """The ladder climbed once. Raises RequirementError, nothing_tried."""
-    tried = climb(plan.train(plan.rows("train")), rungs, labels, options, price, say)
+    tried = climb(plan.train(plan.rows("train")), rungs, labels, options, price, say, tell)
     chosen = winner(tried, options)
     if chosen is None or chosen.unseen is None:
         raise RequirementError(

@@ -24,6 +24,7 @@ from machikoba.web.guard import SAFE
 from machikoba.web.workshop import Workshop
 
 COOKIE, CSRF_HEADER, BUSINESS_HEADER = "machikoba", "x-machikoba-csrf", "x-machikoba-business"
+BUSINESS_COOKIE = "machikoba-business"  # which of several businesses this browser's pages are about
 
 
 def workshop(request: Request) -> Workshop:
@@ -67,16 +68,21 @@ async def _visitor(request: Request) -> Visitor:
     scheme, _space, secret = request.headers.get("authorization", "").partition(" ")
     if scheme:
         if scheme.lower() != "bearer" or not secret.strip():
-            raise _unknown()
+            raise unknown()
         secret = secret.strip()
         known = shop.visitors.get(secret)
         return known if known else shop.visitors.keep(secret, await run_in_threadpool(_by_key, shop, secret))
     cookie = request.cookies.get(COOKIE)
     if cookie:
         if request.method not in SAFE and request.headers.get(CSRF_HEADER) != csrf_of(cookie):
-            raise AccessError("csrf_missing", _("This page is out of date."), next=_("Load the page again."))
-        return await run_in_threadpool(_by_cookie, shop, cookie, request.headers.get(BUSINESS_HEADER))
-    raise _unknown()
+            raise out_of_date()
+        return await by_cookie(request, request.headers.get(BUSINESS_HEADER))
+    raise unknown()
+
+
+async def by_cookie(request: Request, business: str | None) -> Visitor:
+    """Who has the cookie that came with `request`. Raises AccessError."""
+    return await run_in_threadpool(_by_cookie, workshop(request), request.cookies.get(COOKIE, ""), business)
 
 
 async def _workshop(request: Request) -> Workshop:
@@ -96,16 +102,18 @@ Shop = Annotated[Workshop, Depends(_workshop)]
 
 def _by_key(shop: Workshop, secret: str) -> Visitor:
     with shop.database.reading() as session:
-        if shop.local and secrets.compare_digest(secret.encode(), shop.local.encode()):
+        if is_local(shop, secret):
             return _owner_here(session)
         return people.key_visitor(session, secret)
 
 
 def _by_cookie(shop: Workshop, cookie: str, business: str | None) -> Visitor:
     with shop.database.reading() as session:
+        if is_local(shop, cookie):  # whoever followed the link that the console showed
+            return _owner_here(session)
         found = people.signed_in(session, cookie)
         if found is None:
-            raise _unknown()
+            raise unknown()
         found_visitor = people.visitor(session, found[1], business)
     if now() - found[0].seen_at > people.SEEN_EVERY:
         with shop.database.writing() as session:
@@ -113,13 +121,24 @@ def _by_cookie(shop: Workshop, cookie: str, business: str | None) -> Visitor:
     return found_visitor
 
 
+def is_local(shop: Workshop, secret: str) -> bool:
+    """Whether this is what the console showed to whoever started the server."""
+    return bool(shop.local) and secrets.compare_digest(secret.encode(), shop.local.encode())
+
+
 def _owner_here(session: Session) -> Visitor:
     if people.guarded(session):  # since the start somebody got an account or a key
-        raise _unknown()
+        raise unknown()
     first = session.scalars(select(Business.id).order_by(Business.created_at).limit(1)).one()
     return Visitor("local", first, "owner", signed_in=True)
 
 
-def _unknown() -> AccessError:
+def out_of_date() -> AccessError:
+    """What is said of a change that does not come from a page of ours, or from an old one."""
+    return AccessError("csrf_missing", _("This page is out of date."), next=_("Load the page again."))
+
+
+def unknown() -> AccessError:
+    """What is said of somebody who is not known."""
     return AccessError("sign_in_needed", _("Who are you?"), expected="Authorization: Bearer mk_…",
                        next=_("Sign in, or send a key that the owner of the business gave you."))

@@ -16,6 +16,10 @@ from machikoba import __version__
 from machikoba.language import _
 from machikoba.web import backups, bundles, keys, people, privacy, problems, tasks
 from machikoba.web.guard import LOOPBACK, Guard
+from machikoba.web.pages import bundle as bundle_page
+from machikoba.web.pages import door, home, start, work
+from machikoba.web.pages import people as people_page
+from machikoba.web.pages.page import problem
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.proxy import forwarded
 from machikoba.web.shapes import Health
@@ -35,9 +39,11 @@ def create_app(shop: Workshop, hosts: Collection[str] = LOOPBACK, names: Collect
     app = FastAPI(title="machikoba", version=__version__, summary=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None,
                   openapi_url="/v1/openapi.json", generate_unique_id_function=lambda route: route.name)
     app.state.workshop = shop
-    problems.install(app)
+    problems.install(app, problem)
     for part in (bundles, tasks, backups, keys, people, privacy):
         app.include_router(part.router)
+    for page in (home, door, start, work, bundle_page, people_page):
+        app.include_router(page.router)
     measures = _Measures(shop)
 
     @app.get("/healthz", summary="Is it well?", tags=["server"], response_model=Health, responses=documented(503))

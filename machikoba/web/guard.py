@@ -7,6 +7,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machikoba.language import LANGUAGES, _, use_language
@@ -16,10 +17,11 @@ from machikoba.web.proxy import forwarded
 MOST_BYTES = 4 << 20  # of a body
 MOST_UPLOAD_BYTES = 64 << 20  # of a body with a file
 MOST_STRANGERS_BYTES = 64 << 10  # of a body from somebody who is not known yet
-UPLOADS = ("/v1/tasks",)
-STRANGERS = ("/v1/accounts", "/v1/sign-ins")
+UPLOADS = ("/v1/tasks", "/start")
+STRANGERS = ("/v1/accounts", "/v1/sign-ins", "/sign-in", "/account")
 BODY_SECONDS = 30.0  # until the whole body is here
 UPLOAD_SECONDS = 600.0
+LANGUAGE_COOKIE = "machikoba-language"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_HEAD_BYTES = 64 << 10  # of an address and its headers
 HEADER_BYTES = 4  # of a header, besides its name and value
@@ -40,7 +42,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        use_language(_preferred(headers.get("accept-language", "")))
+        use_language(_chosen(headers) or _preferred(headers.get("accept-language", "")))
 
         async def safely(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -131,6 +133,12 @@ def _host_of(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
+
+
+def _chosen(headers: Headers) -> str | None:
+    """The language that somebody chose on a page."""
+    found = cookie_parser(headers.get("cookie", "")).get(LANGUAGE_COOKIE)
+    return found if found in LANGUAGES else None
 
 
 def _preferred(accepted: str) -> str | None:

@@ -85,8 +85,8 @@ async def open_account(asked: AccountAsked, request: Request, shop: Shop) -> Any
 
     def write() -> str:
         with shop.database.writing() as session:
-            person = people.accept(session, asked.token, asked.mail, asked.name, asked.password, _address(request))
-            return people.open_sign_in(session, person, _device(request))
+            person = people.accept(session, asked.token, asked.mail, asked.name, asked.password, address(request))
+            return people.open_sign_in(session, person, device(request))
 
     token = await run_in_threadpool(write)
     shop.local = ""
@@ -101,7 +101,7 @@ async def sign_in(asked: SignInAsked, request: Request, shop: Shop) -> Any:
 
     def write() -> str:
         with shop.database.writing() as session:
-            return people.sign_in(session, asked.mail, asked.password, _address(request), _device(request))
+            return people.sign_in(session, asked.mail, asked.password, address(request), device(request))
 
     return _signed_in(request, await run_in_threadpool(write))
 
@@ -199,14 +199,21 @@ def _person(who: str) -> str:
 
 def _signed_in(request: Request, token: str) -> JSONResponse:
     answer = JSONResponse({"csrf": csrf_of(token)}, 201)
-    answer.set_cookie(COOKIE, token, max_age=people.SIGN_IN_DAYS * 86_400, path="/", httponly=True, samesite="strict",
-                      secure=request.url.scheme == "https")
+    set_cookie(request, answer, token)
     return answer
 
 
-def _address(request: Request) -> str:
+def set_cookie(request: Request, answer: Response, token: str, days: int | None = people.SIGN_IN_DAYS) -> None:
+    """Lets this browser in; without `days` until it is closed."""
+    answer.set_cookie(COOKIE, token, max_age=days * 86_400 if days else None, path="/", httponly=True, samesite="strict",
+                      secure=request.url.scheme == "https")
+
+
+def address(request: Request) -> str:
+    """Where a request comes from."""
     return request.client.host if request.client else ""
 
 
-def _device(request: Request) -> str:
+def device(request: Request) -> str:
+    """What the browser says it is."""
     return request.headers.get("user-agent", "")

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -113,43 +114,47 @@ def unreadable(expected: str = "", found: str = "", status: int = 400) -> Reques
                         next=_("/v1/openapi.json says what there is."))
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error of `app` take the shape."""
+def install(app: FastAPI, page: Callable[[Request, MachikobaError], Response]) -> None:
+    """Makes every error of `app` take the shape; for people at a browser, that of a `page`."""
 
-    async def ours(_request: Request, error: Exception) -> JSONResponse:
+    def shown(request: Request, error: MachikobaError) -> Response:
+        for_programs = request.url.path.startswith(("/v1/", "/healthz", "/metrics"))
+        return answer(error) if for_programs or "text/html" not in request.headers.get("accept", "") else page(request, error)
+
+    async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, MachikobaError)
-        return answer(error)
+        return shown(request, error)
 
-    async def theirs(_request: Request, error: Exception) -> JSONResponse:
+    async def theirs(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if isinstance(error, StoppedReading):
-            return answer(error.problem)
+            return shown(request, error.problem)
         if isinstance(error.__cause__, OSError) and error.__cause__.errno:  # a file that was sent found no room
             try:
                 with files.storing(Path(gettempdir())):
                     raise error.__cause__
             except StorageError as refused:
-                return answer(refused)
+                return shown(request, refused)
         if error.status_code == 400:
-            return answer(unreadable())
+            return shown(request, unreadable())
         codes = {404: ("path_unknown", _("There is nothing here.")), 405: ("method_wrong", _("This cannot be done here."))}
         code, message = codes.get(error.status_code, ("request_wrong", str(error.detail)))
-        made = answer(RequestError(error.status_code, code, message, next=_("/v1/openapi.json says what there is.")))
+        made = shown(request, RequestError(error.status_code, code, message, next=_("/v1/openapi.json says what there is.")))
         made.headers.update(error.headers or {})
         return made
 
-    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         # Where and what is wrong, never the value: it may be a customer's text.
         found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
         if any(one["type"] in ("json_invalid", "json_type") for one in error.errors()):
-            return answer(unreadable(expected="JSON", found=found))
-        return answer(RequestError(422, "request_wrong", _("A value in the request cannot be used."), found=found,
+            return shown(request, unreadable(expected="JSON", found=found))
+        return shown(request, RequestError(422, "request_wrong", _("A value in the request cannot be used."), found=found,
                                    next=_("/v1/openapi.json says what there is.")))
 
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    async def unforeseen(request: Request, error: Exception) -> Response:
         log.error("unforeseen error at %s %s", request.method, request.scope.get("route_path", ""), exc_info=error)
-        made = answer(RequestError(500, "unforeseen", _("Something went wrong here."),
+        made = shown(request, RequestError(500, "unforeseen", _("Something went wrong here."),
                                    next=_("Try again; if it stays so, look into the log.")))
         made.headers.update(HEADERS)
         return made

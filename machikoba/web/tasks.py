@@ -12,6 +12,7 @@ from fastapi import APIRouter, Form, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from machikoba import files
@@ -78,7 +79,7 @@ async def list_tasks(who: Who, shop: Shop) -> Any:
 
     def read() -> list[Job]:
         with shop.database.reading() as session:
-            return list(session.scalars(select(Job).where(Job.business_id == who.business_id)
+            return list(session.scalars(select(Job).where(Job.business_id == who.business_id, Job.state != "draft")
                                         .order_by(Job.created_at.desc(), Job.id).limit(SHOWN)))
 
     return {"tasks": [shown(job, who) for job in await run_in_threadpool(read)]}
@@ -98,11 +99,10 @@ async def cancel(task: Numbered, who: Who, shop: Shop) -> Any:
     def write() -> Job:
         with shop.database.writing() as session:
             job = session.get(Job, task)
-            if job is None or job.business_id != who.business_id:
+            if job is None or job.business_id != who.business_id or job.state == "draft":
                 raise _unknown()
             jobs.cancel(session, job, who.who)
-        if job.state == "cancelled" and (upload := job.options.get("upload")):  # no worker has it: nobody else deletes it
-            (upload_folder(shop.home, who.business_id) / Path(upload).name).unlink(missing_ok=True)
+        delete_upload(shop.home, job)
         return job
 
     return shown(await run_in_threadpool(write), who)
@@ -153,11 +153,22 @@ def shown(job: Job, who: Visitor) -> dict[str, Any]:
     return told
 
 
-def queued(session: Any, who: Visitor, kind: str, options: dict[str, Any]) -> dict[str, Any]:
-    """A task for the worker, as the API shows it. Raises RequestError, tasks_waiting."""
-    if jobs.waiting(session, who.business_id) >= MOST_WAITING:
+def delete_upload(home: Path, job: Job) -> None:
+    """Deletes the file of a task that was stopped before a worker had it: nobody else does."""
+    if job.state == "cancelled" and (upload := job.options.get("upload")):
+        (upload_folder(home, job.business_id) / Path(upload).name).unlink(missing_ok=True)
+
+
+def must_have_room(session: Session, business_id: str) -> None:
+    """Raises RequestError, tasks_waiting, where too many pieces of work are open."""
+    if jobs.waiting(session, business_id) >= MOST_WAITING:
         raise RequestError(429, "tasks_waiting", _("Too many tasks are waiting."),
                            expected=_("at most {n}").format(n=MOST_WAITING), next=_("Wait until one has ended, or stop one."))
+
+
+def queued(session: Any, who: Visitor, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A task for the worker, as the API shows it. Raises RequestError, tasks_waiting."""
+    must_have_room(session, who.business_id)
     job = jobs.add(session, who.business_id, kind, options, who.who)
     return TaskShown.model_validate(shown(job, who)).model_dump(mode="json")
 
@@ -165,7 +176,7 @@ def queued(session: Any, who: Visitor, kind: str, options: dict[str, Any]) -> di
 def _find(shop: Workshop, who: Visitor, task: str) -> Job:
     with shop.database.reading() as session:
         job = session.get(Job, task)
-    if job is None or job.business_id != who.business_id:
+    if job is None or job.business_id != who.business_id or job.state == "draft":
         raise _unknown()
     return job
 

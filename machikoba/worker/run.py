@@ -26,6 +26,7 @@ from machikoba.worker.tune import tune_upload
 log = logging.getLogger("machikoba.worker")
 NICENESS = 10  # whoever waits for an answer comes first
 BEAT_SECONDS = 10.0  # six of them to a lease
+TOLD_SECONDS = 2.0  # until who looks sees how far it is
 LOOK_SECONDS = 1.0  # for new jobs
 SWEEP_SECONDS = 3_600.0
 STORE = ("store_busy", "store_full", "store_refused", "store_unreachable")  # no fault of the job's
@@ -58,7 +59,11 @@ class Heart(threading.Thread):
             raise StoppedError
 
     def run(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
+        told, beaten = self._now, time.monotonic()
+        while not self._over.wait(TOLD_SECONDS):
+            if self._now == told and time.monotonic() < beaten + BEAT_SECONDS:
+                continue
+            told, beaten = self._now, time.monotonic()
             try:
                 self.lease.beat(*self._now)
             except (LostError, CancelledError) as error:

@@ -19,13 +19,17 @@ def tune_upload(lease: Lease, say: Say, home: Path) -> None:
     wanted, folder = lease.options, home / "businesses" / lease.business_id
     upload, out = folder / "uploads" / Path(wanted["upload"]).name, folder / "bundles" / f"{lease.job_id}{SUFFIX}"
     if not out.exists():
-        given: dict[str, Any] = {name: wanted[name] for name in ("text", "label", "none_label") if wanted.get(name)}
+        given: dict[str, Any] = {name: wanted[name] for name in ("text", "label", "sheet", "none_label", "target_error")
+                                 if wanted.get(name)}
         if wanted.get("rungs"):
             given["rungs"] = tuple(wanted["rungs"].split(","))
+        if wanted.get("never_automatic"):
+            given["never_automatic"] = tuple(wanted["never_automatic"])
         if wanted.get("budget"):
             given["budget_seconds"] = seconds(wanted["budget"])
         try:
-            tune(upload, Options(**given), out, say, resume=lease.attempt > 1, work_in=folder / "work")
+            tune(upload, Options(**given), out, say, resume=lease.attempt > 1, work_in=folder / "work",
+                 tell=lambda steps: lease.tell([step.to_dict() for step in steps]))
         except MachikobaError:
             if not out.exists():  # a worker that had lost the job may have finished it in the meantime
                 raise

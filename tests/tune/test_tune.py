@@ -12,9 +12,10 @@ import machikoba
 from machikoba.engine.table import predict_file
 from machikoba.errors import DataError, OptionError, RequirementError
 from machikoba.pack.bundle import open_bundle
-from machikoba.tune import finish
 from machikoba.tune.ledger import spend
 from machikoba.tune.options import Options
+from machikoba.tune.run import estimated
+from machikoba.tune.run import tune as tune_run
 from tests.conftest import messages, write_csv
 
 QUICK = {"rungs": ("words",)}
@@ -182,7 +183,25 @@ def test_other_labels_of_the_certified_rows_are_a_question_of_their_own(tmp_path
     assert ks == [1, 1, 2]
 
 
-def test_nobody_is_sent_to_sort_a_hundred_times_as_many():
-    few, many = ({"messages_needed": n, "messages": 2_500} for n in (4_100, 222_500))
-    assert "about 1,600 more" in finish.missing(few)
-    assert finish.missing(many) == finish.missing({"messages_needed": None, "messages": 2_500})
+def test_what_it_would_cost_is_told_and_nothing_made(inquiries, home):
+    records, steps = estimated(inquiries, Options(**QUICK))
+    assert (len(records.examples), [step.rung.name for step in steps], steps[0].cv_accuracy) == (120, ["words"], None)
+    assert steps[0].estimate.wall_seconds > 0
+    assert not (home / "bundles").exists()
+    with pytest.raises(OptionError):
+        estimated(inquiries, Options(none_label="nothing of the kind"))
+
+
+def test_each_step_is_told_as_it_comes(inquiries, tmp_path):
+    told = []
+    tune_run(inquiries, Options(holdout="none", **QUICK), tmp_path / "a.bundle",
+             tell=lambda steps: told.append([(step.rung.name, step.cv_accuracy is not None) for step in steps]))
+    assert told == [[("words", False)], [("words", True)]]
+
+
+def test_mistakes_are_kept_by_id(made):
+    proof = open_bundle(made.path).proof()
+    examples = {example["id"]: example for example in open_bundle(made.path).examples()}
+    wrong = proof["test"]["n"] - round(proof["test"]["accuracy"] * proof["test"]["n"])
+    assert len([row for row in proof["wrong_rows"] if examples[row["id"]]["set"] == "test"]) == wrong
+    assert all(examples[row["id"]]["label"] != row["label"] for row in proof["wrong_rows"])

@@ -1,0 +1,1 @@
+"""What people see: pages made by the server, which work without a script too."""

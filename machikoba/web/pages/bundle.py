@@ -1,0 +1,113 @@
+"""A sorter: what it can do and what it costs; to be tried on any message."""
+from __future__ import annotations
+
+import re
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi import Path as InPath
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from machikoba.desk import bundles
+from machikoba.engine.explain import Explanation, explain
+from machikoba.errors import MachikobaError
+from machikoba.pack.bundle import Bundle, read_facts
+from machikoba.pack.statement import Load, bill, promise
+from machikoba.settings import prices
+from machikoba.store.people import ROLES, Visitor
+from machikoba.store.tables import BundleEntry
+from machikoba.web.access import Shop
+from machikoba.web.bundles import opened
+from machikoba.web.pages import steps
+from machikoba.web.pages.page import Page, fields, render, seen, told
+from machikoba.web.shapes import LONGEST_TEXT
+from machikoba.web.workshop import Workshop
+
+router = APIRouter(route_class=Page, include_in_schema=False)
+Named = Annotated[str, InPath(max_length=100)]
+Who = Annotated[Visitor, Depends(seen)]
+SHOWN_MISTAKES = 20
+SECONDS_PER_MESSAGE = 0.02  # of the machine; bench/results/serving.json: a base takes 7 to 20 ms for a message
+PARTICLE = re.compile(r"[\u3040-\u309f]{1,2}|\W+")  # は, です and the like: they weigh, but say nothing to a reader
+MOST = 1e9  # of a number that somebody types
+
+
+@router.get("/bundles/{name}")
+async def result(request: Request, name: Named, who: Who, shop: Shop) -> Response:
+    entry, bundle = await run_in_threadpool(_bundle, shop, who, name)
+    return render(request, "result.html", **await run_in_threadpool(_facts, entry, bundle, who, _load(request)))
+
+
+@router.get("/bundles/{name}/try")
+async def ask(request: Request, name: Named, who: Who, shop: Shop) -> Response:
+    _entry, bundle = await run_in_threadpool(_bundle, shop, who, name)
+    return render(request, "try.html", name=name, bundle=bundle, text="", found=None, problem=None)
+
+
+@router.post("/bundles/{name}/try")
+async def answer(request: Request, name: Named, who: Who, shop: Shop) -> Response:
+    """What it says to a message, and why. The message is kept nowhere."""
+    _entry, bundle = await run_in_threadpool(_bundle, shop, who, name)
+    text = (await fields(request)).get("text", "").strip()[:LONGEST_TEXT]
+    facts: dict[str, Any] = {"name": name, "bundle": bundle, "text": text, "found": None, "problem": None}
+    if text:
+        try:
+            service = await opened(shop, who.business_id, name)
+            facts["found"] = _shown(await run_in_threadpool(explain, service, text), may_read(who))
+        except MachikobaError as error:
+            return render(request, "try.html", 503, **facts | {"problem": told(error)})
+    return render(request, "try.html", **facts)
+
+
+def may_read(who: Visitor) -> bool:
+    """Whether past messages are for this person: staff and owner."""
+    return who.signed_in and ROLES.index(who.role) >= ROLES.index("staff")
+
+
+def _bundle(shop: Workshop, who: Visitor, name: str) -> tuple[BundleEntry, Bundle]:
+    with shop.database.reading() as session:
+        entry = bundles.find(session, who.business_id, name)
+    return entry, read_facts(bundles.folder_of(entry, shop.home))
+
+
+def _facts(entry: BundleEntry, bundle: Bundle, who: Visitor, load: Load) -> dict[str, Any]:
+    proof = bundle.proof()
+    examples = bundle.examples()
+    learnt = sum(1 for example in examples if example["set"] == "train")
+    ladder = [{**step, "words": steps.words(step)} for step in proof["ladder"]]
+    topics = sorted(proof["test"]["per_label"], key=lambda one: -one["n"])
+    return {"entry": entry, "bundle": bundle, "proof": proof, "sentences": promise(proof), "load": load,
+            "ladder": ladder, "topics": topics, "learnt": learnt,
+            "bill": bill(proof, learnt, load, prices(), SECONDS_PER_MESSAGE), "seconds": SECONDS_PER_MESSAGE,
+            "mistakes": _mistakes(proof, examples) if may_read(who) else None, "prices": proof["cost"]["assumptions"]}
+
+
+def _mistakes(proof: dict[str, Any], examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages that it had not seen and got wrong, those that it would have answered first."""
+    known = {example["id"]: example for example in examples if example["text"]}  # one that was forgotten has none
+    found = [{**known[row["id"]], "said": row["label"], "answered": row["answered"]}
+             for row in proof.get("wrong_rows", []) if row["id"] in known]
+    return sorted(found, key=lambda one: not one["answered"])[:SHOWN_MISTAKES]
+
+
+def _load(request: Request) -> Load:
+    """The assumptions of the cost, as typed into the page's form; what is no number stays as it was."""
+    given: dict[str, Any] = {}
+    for field in fields_of(Load):
+        try:
+            value = float(request.query_params[field.name])
+        except (KeyError, ValueError):
+            continue
+        if 0 <= value <= MOST:
+            given[field.name] = value
+    return replace(Load(), **given)
+
+
+def _shown(found: Explanation, past: bool) -> dict[str, Any]:
+    """An explanation in the words of the page; the lead of a clear case is about 1."""
+    return {"prediction": found.prediction, "neighbours": found.neighbours if past else [],
+            "pro": [word.word for word in found.words if word.effect > 0 and not PARTICLE.fullmatch(word.word)],
+            "against": [word.word for word in found.words if word.effect < 0 and not PARTICLE.fullmatch(word.word)]}
