@@ -21,6 +21,14 @@ def add(session: Session, bundle: BundleEntry, text: str, label: str, actor: str
     return made
 
 
+def remove(session: Session, correction_id: str, actor: str) -> None:
+    """Takes back a correction whose maker thought again."""
+    found = session.get(Correction, correction_id)
+    if found is not None:
+        session.delete(found)
+        audit.record(session, actor, "correction.remove", f"correction:{found.id}", found.business_id)
+
+
 def listed(session: Session, bundle: BundleEntry, after: str | None = None) -> list[Correction]:
     """Up to AT_ONCE corrections of a bundle, oldest first; `after` is the id of the last one seen."""
     wanted = select(Correction).where(Correction.business_id == bundle.business_id, Correction.bundle_id == bundle.id)

@@ -1,6 +1,7 @@
 """Forgets a person: what speaks of them is found and taken away, everywhere that a business has texts.
 
     waiting files      the task is stopped and its file deleted, so that nothing new is made of it
+    items of the desk  deleted, decided or not
     corrections        deleted, with the answers kept for their idempotency keys
     ended tasks        what they told is emptied
     bundles            the messages are emptied at once; `worker.remake` then makes the bundle again without them
@@ -30,7 +31,7 @@ from machikoba.records.person import Person
 from machikoba.records.read import every_text
 from machikoba.store import audit, jobs
 from machikoba.store.jobs import KEPT, OPEN
-from machikoba.store.tables import BundleEntry, Business, Correction, Job, Key, Membership, Write
+from machikoba.store.tables import BundleEntry, Business, Correction, Item, Job, Key, Membership, Write
 from machikoba.store.tables import Person as Account
 
 MOST_ROWS = 50  # of one person; more are forgotten only when they are expected
@@ -38,8 +39,8 @@ MOST_ROWS = 50  # of one person; more are forgotten only when they are expected
 
 @dataclass(frozen=True)
 class Row:
-    """Something that speaks of the person. kind: "message", "correction", "file", "task" or "answer"; place: of a message, its
-    bundle; text: shown to whoever may see past texts, stored nowhere."""
+    """Something that speaks of the person. kind: "message", "item", "correction", "file", "task" or "answer"; place: of a
+    message, its bundle; text: shown to whoever may see past texts, stored nowhere."""
 
     kind: str
     place: str
@@ -58,6 +59,7 @@ class Found:
 
     business: str | None
     rows: list[Row] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     answers: list[Write] = field(default_factory=list)
     stopped: list[Job] = field(default_factory=list)
@@ -71,7 +73,7 @@ class Found:
 
     def counts(self) -> dict[str, int]:
         """How many there are of each kind; numbers only, as the audit may hold them."""
-        kinds = ("message", "correction", "file", "task", "answer")
+        kinds = ("message", "item", "correction", "file", "task", "answer")
         return {f"{kind}s": sum(row.kind == kind for row in self.rows) for kind in kinds} | {
             "stopped": len(self.stopped), "bundles": len(self.unfinished), "unused": len(self.unused)}
 
@@ -92,6 +94,10 @@ def find(session: Session, business_id: str, person: Person, home: Path) -> Foun
     # A job that is about to end is waited for: what it made is then among the bundles below.
     for job in session.scalars(select(Job).where(Job.business_id == business_id).with_for_update()):
         _look_at_job(found, job, person)
+    for item in session.scalars(select(Item).where(Item.business_id == business_id).execution_options(yield_per=1_000)):
+        if person.within([item.text, item.label, item.said], item.id):
+            found.items.append(item)
+            found.rows.append(Row("item", item.bundle_id, item.id, item.text))
     for one in session.scalars(select(Correction).where(Correction.business_id == business_id)):
         if person.within([one.text, one.label, one.predicted], one.id):
             found.corrections.append(one)
@@ -143,7 +149,7 @@ def erase(session: Session, found: Found, person: Person, actor: str, home: Path
         exports.place(home, job.business_id, job.id).unlink(missing_ok=True)
         job.options, job.result, job.doing = {}, None, ""
         job.error = {**dict.fromkeys(job.error, ""), "code": job.error.get("code", "")} if job.error else None
-    for row in (*found.corrections, *found.answers):
+    for row in (*found.items, *found.corrections, *found.answers):
         session.delete(row)
     for path in found.bundles:
         erased.erase(open_bundle(path), lambda example: _speaks(example, person))

@@ -1,6 +1,7 @@
 """What is kept no longer than it is needed: swept away when the worker starts, and every hour.
 
-    of each business with a number of days   corrections, ended tasks and the messages in bundles that are older
+    of each business with a number of days   items of the desk, corrections, ended tasks and the messages in bundles that are
+                                             older
     of every business                        files that no task waits for, folders of bundles out of use, answers to
                                              idempotency keys that ran out, unfinished work of tunings
     unfinished bundles                       get their task to be made again, should it be missing
@@ -29,7 +30,7 @@ from machikoba.pack.bundle import EXAMPLES, open_bundle
 from machikoba.store import audit
 from machikoba.store.database import Database
 from machikoba.store.jobs import DRAFT_DAYS, KEPT, OPEN
-from machikoba.store.tables import WRITES_KEPT_HOURS, BundleEntry, Business, Correction, Entry, Job, Write, now
+from machikoba.store.tables import WRITES_KEPT_HOURS, BundleEntry, Business, Correction, Entry, Item, Job, Write, now
 from machikoba.work import clear_old
 
 log = logging.getLogger("machikoba.desk")
@@ -117,7 +118,8 @@ def _business(session: Session, business_id: str, home: Path, moment: datetime) 
 def _old(session: Session, business: Business, home: Path, before: datetime) -> Counter[str]:
     """Deletes texts that came before a moment."""
     gone: Counter[str] = Counter()
-    for name, table, when in (("corrections", Correction, Correction.created_at), ("tasks", Job, Job.ended_at)):
+    for name, table, when in (("items", Item, Item.created_at), ("corrections", Correction, Correction.created_at),
+                              ("tasks", Job, Job.ended_at)):
         gone[name] = session.execute(delete(table).where(  # type: ignore[attr-defined]
             table.business_id == business.id, when < before)).rowcount
     for entry in session.scalars(select(BundleEntry).where(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # Two threads on matrices this small spend nine tenths of their time waiting for each other.
 ARITHMETIC_THREADS = 1
 BLOCK = 1_024  # texts answered at a time, to bound memory
+LIKELY = 3  # labels that are told besides the first
 RESIDENT_MIB = 960  # of bundles and their updates that are kept in memory
 REMEMBERED = 1_024  # bundles of which is known what lists say of them
 TrunkKey = tuple[str, str, int, bool]  # which copy of a base: its hash, number format, threads, both ways
@@ -313,8 +314,10 @@ class Service:
         certified, candidate = facts["threshold"], facts["candidate_threshold"]
         threshold = certified if certified is not None else candidate
         would = confidence >= threshold if threshold is not None else np.zeros(len(chosen), dtype=bool)
-        return [Prediction(self.labels.names[label], round(float(trust), 6), bool(self.qualified and yes), bool(yes))
-                for label, trust, yes in zip(chosen, scores.confidence, would, strict=True)]
+        names, order = self.labels.names, np.argsort(-scores.probabilities, axis=1)[:, 1:1 + LIKELY].tolist()
+        return [Prediction(names[label], round(float(trust), 6), bool(self.qualified and yes), bool(yes),
+                           tuple(names[other] for other in next_ones))
+                for label, trust, yes, next_ones in zip(chosen, scores.confidence, would, order, strict=True)]
 
 
 @lru_cache(maxsize=REMEMBERED)

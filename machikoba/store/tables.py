@@ -19,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 ID = String(32)
+OPEN, TO_COUNT = text("state = 'open'"), text("probability IS NOT NULL AND NOT counted")  # of items, for their indexes
 WRITES_KEPT_HOURS = 24  # answers to idempotency keys
 
 
@@ -170,6 +171,82 @@ class Correction(Table):
     made_by: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=now)
     __table_args__ = (Index("corrections_in_order", "business_id", "bundle_id", "created_at"),)
+
+
+class Item(Table):
+    """A message that a person decides: handed over by a bundle, or drawn for the audit. said, confidence, would_answer: what the
+    bundle says; answered: told automatically already. others: further likely labels. probability: with which it was drawn for
+    the audit, None where it was not; then what the bundle says is not shown until it is decided. counted: the audit's outcome
+    was told to the monitor, and can no longer be taken back. seconds: from shown to decided."""
+
+    __tablename__ = "items"
+    id: Mapped[str] = mapped_column(ID, primary_key=True, default=new_id)
+    business_id: Mapped[str] = mapped_column(ForeignKey("businesses.id"))
+    bundle_id: Mapped[str] = mapped_column(ForeignKey("bundles.id"))
+    text: Mapped[str]
+    origin: Mapped[str] = mapped_column(String(16))
+    said: Mapped[str | None]
+    confidence: Mapped[float | None] = mapped_column(Double)
+    would_answer: Mapped[bool] = mapped_column(default=False)
+    answered: Mapped[bool] = mapped_column(default=False)
+    others: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    probability: Mapped[float | None] = mapped_column(Double)
+    state: Mapped[str] = mapped_column(String(16), default="open")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    assigned_to: Mapped[str | None] = mapped_column(ID)
+    held_by: Mapped[str | None] = mapped_column(String(64))
+    held_until: Mapped[datetime | None]
+    label: Mapped[str | None]
+    decided_by: Mapped[str | None] = mapped_column(String(64))
+    decided_at: Mapped[datetime | None]
+    seconds: Mapped[float | None] = mapped_column(Double)
+    correction_id: Mapped[str | None] = mapped_column(ID)
+    counted: Mapped[bool] = mapped_column(default=False)
+    __table_args__ = (
+        Index("items_open", "business_id", "bundle_id", "created_at", sqlite_where=OPEN, postgresql_where=OPEN),
+        Index("items_decided", "business_id", "bundle_id", "decided_at"),
+        Index("items_to_count", "bundle_id", "decided_at", sqlite_where=TO_COUNT, postgresql_where=TO_COUNT))
+
+
+class Watch(Table):
+    """How a bundle stands at work. state: apprentice, qualified or suspended. share: of its automatic answers (an apprentice's
+    would-be ones) audited blind. monitor: what the audits say so far; number: which monitor of this bundle it is."""
+
+    __tablename__ = "watches"
+    bundle_id: Mapped[str] = mapped_column(ForeignKey("bundles.id"), primary_key=True)
+    business_id: Mapped[str] = mapped_column(ForeignKey("businesses.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    share: Mapped[float] = mapped_column(Double)
+    monitor: Mapped[dict[str, Any]]
+    number: Mapped[int] = mapped_column(Integer, default=1)
+    since: Mapped[datetime] = mapped_column(default=now)
+
+
+class Mark(Table):
+    """A point of a bundle's timeline: after each audit, and at each change of its state."""
+
+    __tablename__ = "marks"
+    id: Mapped[str] = mapped_column(ID, primary_key=True, default=new_id)
+    bundle_id: Mapped[str] = mapped_column(ForeignKey("bundles.id"))
+    business_id: Mapped[str] = mapped_column(ForeignKey("businesses.id"))
+    at: Mapped[datetime] = mapped_column(default=now)
+    what: Mapped[str] = mapped_column(String(16))
+    audited: Mapped[int] = mapped_column(Integer)
+    wrong: Mapped[int] = mapped_column(Integer)
+    upper: Mapped[float] = mapped_column(Double)
+    lower: Mapped[float] = mapped_column(Double)
+    __table_args__ = (Index("marks_in_order", "bundle_id", "at"),)
+
+
+class Tally(Table):
+    """How many messages a bundle answered by itself and handed over on a day (UTC)."""
+
+    __tablename__ = "tallies"
+    bundle_id: Mapped[str] = mapped_column(ForeignKey("bundles.id"), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    business_id: Mapped[str] = mapped_column(ForeignKey("businesses.id"))
+    answered: Mapped[int] = mapped_column(Integer, default=0)
+    handed_over: Mapped[int] = mapped_column(Integer, default=0)
 
 
 class Write(Table):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,12 +19,14 @@ DEFAULT_RUNGS = ("words", "features")  # training takes minutes where these take
 
 @dataclass(frozen=True)
 class Prediction:
-    """answered: told automatically. would_answer: what an apprentice would do alone; a person confirms each."""
+    """answered: told automatically. would_answer: what an apprentice would do alone; a person confirms each. likely: the labels
+    that come next, for whoever decides."""
 
     label: str
     confidence: float
     answered: bool
     would_answer: bool
+    likely: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

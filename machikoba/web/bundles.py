@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,8 @@ from fastapi import Path as InPath
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from machikoba.desk import bundles, corrections
+from machikoba.desk import bundles, corrections, promotion, queue
+from machikoba.desk.promotion import as_it_stands
 from machikoba.engine.runtime import Service
 from machikoba.errors import OptionError
 from machikoba.language import _
@@ -21,7 +21,17 @@ from machikoba.web import tasks
 from machikoba.web.access import KnownFirst, Shop, Who, signed_in_only
 from machikoba.web.once import IdempotencyKey, once
 from machikoba.web.problems import RequestError, documented
-from machikoba.web.shapes import Bundles, CorrectionAsked, Corrections, Kept, Messages, Predictions, Storable, TaskShown
+from machikoba.web.shapes import (
+    Bundles,
+    CorrectionAsked,
+    Corrections,
+    Kept,
+    Messages,
+    Predicted,
+    Predictions,
+    Storable,
+    TaskShown,
+)
 from machikoba.web.workshop import Workshop
 
 ANSWER_SECONDS = 30.0  # until an answer is there, or whoever asked is told to come again
@@ -49,8 +59,12 @@ async def list_bundles(who: Who, shop: Shop) -> Any:
 async def predict(name: Named, asked: Messages, who: Who, shop: Shop) -> JSONResponse:
     """What the bundle says to each text; up to 1,000 texts at once. A text that is left to a person has `answered` false."""
     service = await opened(shop, who.business_id, name)
-    found = await told(shop, service, asked.texts, who.business_id)
-    return JSONResponse({"bundle": name, "predictions": [asdict(one) for one in found]})
+    found = as_it_stands(await told(shop, service, asked.texts, who.business_id), await state_of(shop, who.business_id, name))
+    if asked.desk:
+        who.must_be("staff")
+        await run_in_threadpool(to_the_desk, shop, who.business_id, name, service, asked.texts, found, "api")
+    return JSONResponse({"bundle": name, "predictions": [
+        {field: getattr(one, field) for field in Predicted.model_fields} for one in found]})
 
 
 @router.post("/{name}/corrections", summary="Correct a bundle", status_code=201, response_model=None,
@@ -112,6 +126,28 @@ async def _work(shop: Workshop, who: Visitor, kind: str, name: str, key: str | N
         return tasks.queued(session, who, kind, {"name": name, "bundle": entry.id})
 
     return await run_in_threadpool(once, shop, who, key, f"{kind} {name}", None, write)
+
+
+async def state_of(shop: Workshop, business_id: str, name: str) -> str | None:
+    """How the bundle stands at work, as of a second ago; "" where it never was."""
+    known = shop.states.get((business_id, name))
+    if known is None:
+        def read() -> str:
+            with shop.database.reading() as session:
+                entry = bundles.find(session, business_id, name)
+                return promotion.states(session, [entry.id]).get(entry.id, "")
+
+        known = shop.states.keep((business_id, name), await run_in_threadpool(read))
+    return known
+
+
+def to_the_desk(shop: Workshop, business_id: str, name: str, service: Service, texts: list[str], said: list[Prediction],
+                origin: str) -> int:
+    """Puts on the desk what a person shall decide; how many."""
+    with shop.database.writing() as session:
+        entry = bundles.find(session, business_id, name)
+        watch = promotion.watch(session, entry, service.bundle.facts)
+        return len(queue.take_in(session, entry, watch, texts, said, [one.likely for one in said], origin))
 
 
 async def opened(shop: Workshop, business_id: str, name: str) -> Service:

@@ -32,7 +32,10 @@ class Asked(BaseModel):
 
 
 class Messages(Asked):
+    """desk: what is left to a person goes to the desk, and a share of the rest is audited there."""
+
     texts: list[Message] = Field(max_length=MOST_TEXTS, examples=[["駐車場はありますか", "朝食のアレルギー対応について"]])
+    desk: bool = False
 
 
 class Predicted(BaseModel):

@@ -64,6 +64,7 @@ class Workshop:
     local: str
     visitors: Fresh[Visitor] = field(default_factory=Fresh)
     bundles: Fresh[Path] = field(default_factory=Fresh)  # (business, name) -> folder
+    states: Fresh[str] = field(default_factory=Fresh)  # the same -> how it stands at work
     stopping: bool = False
 
     @classmethod

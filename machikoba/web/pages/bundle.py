@@ -5,24 +5,25 @@ import re
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from machikoba.desk import bundles
+from machikoba.desk import bundles, promotion, queue
 from machikoba.engine.explain import Explanation, explain
 from machikoba.errors import MachikobaError
 from machikoba.pack.bundle import Bundle, read_facts
 from machikoba.pack.statement import Load, bill, promise
 from machikoba.settings import prices
 from machikoba.store.people import ROLES, Visitor
-from machikoba.store.tables import BundleEntry
+from machikoba.store.tables import BundleEntry, Watch
 from machikoba.web.access import Shop
 from machikoba.web.bundles import opened
-from machikoba.web.pages import steps
-from machikoba.web.pages.page import Page, fields, render, seen, told
+from machikoba.web.pages import steps, timeline
+from machikoba.web.pages.page import Page, fields, go, render, seen, told
 from machikoba.web.shapes import LONGEST_TEXT
 from machikoba.web.workshop import Workshop
 
@@ -38,7 +39,25 @@ MOST = 1e9  # of a number that somebody types
 @router.get("/bundles/{name}")
 async def result(request: Request, name: Named, who: Who, shop: Shop) -> Response:
     entry, bundle = await run_in_threadpool(_bundle, shop, who, name)
-    return render(request, "result.html", **await run_in_threadpool(_facts, entry, bundle, who, _load(request)))
+    at_work = await run_in_threadpool(_at_work, shop, entry, bundle, who)
+    return render(request, "result.html", **await run_in_threadpool(_facts, entry, bundle, who, _load(request)), **at_work)
+
+
+@router.post("/bundles/{name}/again")
+async def begin_again(name: Named, who: Who, shop: Shop) -> Response:
+    """What was suspended may earn trust anew."""
+    who.must_be("owner")
+    entry, bundle = await run_in_threadpool(_bundle, shop, who, name)
+
+    def write() -> None:
+        with shop.database.writing() as session:
+            found = session.get(Watch, entry.id, with_for_update=True)
+            if found is not None and found.state == "suspended":
+                promotion.begin_again(session, found, bundle.facts, who.who)
+
+    await run_in_threadpool(write)
+    shop.states.forget()
+    return go(f"/bundles/{quote(name, safe='')}")
 
 
 @router.get("/bundles/{name}/try")
@@ -71,6 +90,20 @@ def _bundle(shop: Workshop, who: Visitor, name: str) -> tuple[BundleEntry, Bundl
     with shop.database.reading() as session:
         entry = bundles.find(session, who.business_id, name)
     return entry, read_facts(bundles.folder_of(entry, shop.home))
+
+
+def _at_work(shop: Workshop, entry: BundleEntry, bundle: Bundle, who: Visitor) -> dict[str, Any]:
+    """How it stands, and what the desk has of it."""
+    limit = bundle.facts["target_error"]
+    with shop.database.reading() as session:
+        found = session.get(Watch, entry.id)
+        marks = promotion.timeline(session, entry.id)
+        counts = queue.counts(session, entry, who.who)
+        pace = queue.pace(session, entry)
+    state = found.state if found else "qualified" if bundle.facts["threshold"] is not None else "apprentice"
+    standing = timeline.standing(state, marks[-1], limit, bundle.facts["confidence"]) if marks else ""
+    return {"state": state, "marks": marks, "waiting": counts["open"], "pace": pace, "proof_error": limit, "standing": standing,
+            "chart": timeline.chart(marks, limit), "changes": timeline.changes(marks)}
 
 
 def _facts(entry: BundleEntry, bundle: Bundle, who: Visitor, load: Load) -> dict[str, Any]:
