@@ -1,4 +1,4 @@
-"""The pictures of the README: docs/img/desk.png and result.png, and their Japanese twins, from a server on the sample town.
+"""The picture of the READMEs, docs/img/desk.png and its Japanese twin, from a server on the sample town.
 
     python tools/screenshots.py     about a minute; needs Debian's chromium, and the bundle of `make demo`
 """
@@ -51,13 +51,12 @@ def _shoot(link: str) -> None:
         browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for ending, locale in (("", "en-GB"), (".ja", "ja-JP")):
             page = browser.new_context(viewport={"width": 1000, "height": 760}, locale=locale).new_page()
+            page.set_default_timeout(180_000)  # the first answer waits for the open model to be read
             page.goto(link)
             if not ending:
                 _put_in(page, base)
             page.goto(f"{base}/desk/湊屋")
             page.screenshot(path=IMAGES / f"desk{ending}.png")
-            page.goto(f"{base}/bundles/湊屋")
-            page.screenshot(path=IMAGES / f"result{ending}.png")
         browser.close()
 
 
