@@ -42,7 +42,9 @@ WORDS = {
                   "times as many a second as PEFT. Among {n:,} bundles on one base a message takes {slower:.2f} times as long as "
                   "with one (trained bundles: {trained:.2f}), and each takes up to {mib:.2f} MiB.",
         "ladder": "All {n:,} hotel messages, every step of the ladder on multilingual-e5-small: {right} right, in {minutes} "
-                  "minutes and {mib:,} MiB."},
+                  "minutes and {mib:,} MiB.",
+        "told": "Of {n} steps on five sets, {held} took the time that was told beforehand, within {share:.0%} or {seconds:g} "
+                "seconds; {enough} no more memory."},
     "README.ja.md": {
         "demo": "make demo      # {cores}コアのパソコンで{minutes}分（ほとんどはインストールの時間）",
         "hotel": "ホテルへの問い合わせ（asdc、CC BY 4.0）、1種類あたり見本32件、検査{n:,}件",
@@ -69,7 +71,9 @@ WORDS = {
                   "{of_many:.1f}倍の速さです。一つのモデルを{n:,}個の一式で分け合っても、1件にかかる時間は1個のときの{slower:.2f}倍"
                   "（学習済みの一式では{trained:.2f}倍）、メモリは1個あたり多くて{mib:.2f} MiBです。",
         "ladder": "ホテルへの問い合わせ全{n:,}件で、multilingual-e5-smallの段をすべて試すと、正解率{right}、{minutes}分、"
-                  "メモリ{mib:,} MiBでした。"},
+                  "メモリ{mib:,} MiBでした。",
+        "told": "5種類のデータの{n}段のうち、{held}段は事前に示した時間の±{share:.0%}か{seconds:g}秒以内に終わり、{enough}段は示した"
+                "メモリに収まりました。"},
 }
 
 
@@ -155,6 +159,9 @@ def training(words: dict[str, str]) -> str:
         found = runs["whole"]["all"]
         rows += ["", words["ladder"].format(n=found["rows"], right=f"{100 * found['accuracy']:.1f}%",
                                             minutes=round(found["wall_s"] / 60), mib=found["peak_mib"])]
+    steps, within = load("estimates")["runs"], load("estimates")["within"]
+    rows += ["", words["told"].format(n=len(steps), held=sum(step["holds_again"] for step in steps), **within,
+                                      enough=sum(step["told_mib"] >= step["taken_mib"] for step in steps))]
     return "\n".join(rows)
 
 
