@@ -59,6 +59,7 @@ bench: $(VENV)/.bases $(if $(PEERS),.peers/.installed)
 	$(BIN)/python bench/bases.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/monitor.py
+	$(BIN)/python bench/desk.py
 	$(BIN)/python bench/demo.py
 	$(BIN)/python bench/plots.py
 	$(BIN)/python tools/readme.py

@@ -72,8 +72,8 @@ WORDS = {
                   "（学習済みの一式では{trained:.2f}倍）、メモリは1個あたり多くて{mib:.2f} MiBです。",
         "ladder": "ホテルへの問い合わせ全{n:,}件で、multilingual-e5-smallの段をすべて試すと、正解率{right}、{minutes}分、"
                   "メモリ{mib:,} MiBでした。",
-        "told": "5種類のデータの{n}段のうち、{held}段は事前に示した時間の±{share:.0%}か{seconds:g}秒以内に終わり、{enough}段は示した"
-                "メモリに収まりました。"},
+        "told": "5種類のデータの{n}段のうち、{held}段は事前に示した時間の±{share:.0%}か{seconds:g}秒以内に終わり、"
+                "{enough}段は示したメモリに収まりました。"},
 }
 
 

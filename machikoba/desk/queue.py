@@ -61,12 +61,13 @@ def next_item(session: Session, bundle: BundleEntry, who: str, label: str | None
     wanted = select(Item).where(Item.business_id == bundle.business_id, Item.bundle_id == bundle.id, Item.state == "open")
     if label is not None:
         wanted = wanted.where(Item.said == label, Item.probability.is_(None))
-    mine = _person(who)
-    free = wanted.where(or_(Item.held_by.is_(None), Item.held_by == who, Item.held_until < moment),
-                        or_(Item.assigned_to.is_(None), Item.assigned_to == mine))
-    # What is held already comes first: whoever loads the page again sees the same.
-    found = session.scalars(free.order_by((Item.held_by == who).desc().nulls_last(), Item.created_at, Item.id).limit(1)
-                            .with_for_update(skip_locked=True)).first()
+    held = wanted.where(Item.held_by == who)
+    free = wanted.where(or_(Item.held_by.is_(None), Item.held_until < moment),
+                        or_(Item.assigned_to.is_(None), Item.assigned_to == _person(who)))
+    found = None
+    for some in (held, free):  # each by an index of its own, however many wait
+        found = found or session.scalars(some.order_by(Item.created_at, Item.id).limit(1)
+                                         .with_for_update(skip_locked=True)).first()
     if found is not None:
         found.held_by, found.held_until = who, moment + timedelta(minutes=HOLD_MINUTES)
     return found

@@ -19,7 +19,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 ID = String(32)
-OPEN, TO_COUNT = text("state = 'open'"), text("probability IS NOT NULL AND NOT counted")  # of items, for their indexes
+OPEN, HELD = text("state = 'open'"), text("held_by IS NOT NULL")  # of items, for their indexes
+TO_COUNT = text("probability IS NOT NULL AND NOT counted")
 WRITES_KEPT_HOURS = 24  # answers to idempotency keys
 
 
@@ -203,7 +204,8 @@ class Item(Table):
     correction_id: Mapped[str | None] = mapped_column(ID)
     counted: Mapped[bool] = mapped_column(default=False)
     __table_args__ = (
-        Index("items_open", "business_id", "bundle_id", "created_at", sqlite_where=OPEN, postgresql_where=OPEN),
+        Index("items_open", "business_id", "bundle_id", "created_at", "id", sqlite_where=OPEN, postgresql_where=OPEN),
+        Index("items_held", "held_by", sqlite_where=HELD, postgresql_where=HELD),
         Index("items_decided", "business_id", "bundle_id", "decided_at"),
         Index("items_to_count", "bundle_id", "decided_at", sqlite_where=TO_COUNT, postgresql_where=TO_COUNT))
 
