@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -23,7 +24,7 @@ from machikoba.desk import bundles
 from machikoba.store import jobs, people
 from machikoba.store.database import Database, default_url
 from machikoba.store.migrations import upgrade
-from machikoba.store.tables import BundleEntry, Correction, Invitation, Job, Key
+from machikoba.store.tables import BundleEntry, Correction, Invitation, Item, Job, Key
 from machikoba.web.app import create_app
 from machikoba.web.workshop import Workshop
 from machikoba.worker.run import Worker
@@ -75,7 +76,8 @@ class Side:
         self.browser = TestClient(machine.app, raise_server_exceptions=False, client=("127.0.0.1", 5))
         opened = self.browser.post("/v1/accounts", json={"token": invitation, "mail": f"canary-{name}@example.jp",
                                                          "name": f"canary-{name}-person", "password": PASSWORD})
-        self.csrf = {"X-Machikoba-CSRF": opened.json()["csrf"]}
+        self.form = opened.json()["csrf"]
+        self.csrf = {"X-Machikoba-CSRF": self.form}
         self.program = TestClient(machine.app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {self.key}"})
 
     def ask(self, method, path, as_person, **options):
@@ -145,6 +147,45 @@ class Businesses(RuleBasedStateMachine):
         "/v1/openapi.json", "/metrics", "/none", "/v1/backups"]))
     def look(self, which, as_person, path):
         self.sides[which].ask("GET", path, as_person)
+
+    @rule(which=sides_, path=st.sampled_from([
+        "/", "/start", "/people", "/bundles/inquiries", "/bundles/inquiries/try", "/desk/inquiries", "/desk/inquiries/add",
+        "/desk/inquiries/all", "/desk/inquiries/all?words=canary", "/account", "/none"]))
+    def look_at_a_page(self, which, path):
+        self.sides[which].ask("GET", path, True, headers={"Accept": "text/html"})
+
+    @rule(which=sides_, label=st.sampled_from(LABELS))
+    def work_the_desk(self, which, label):
+        side = self.sides[which]
+        canary = f"canary-{side.name}-text-{next(self.count)}"
+        side.canaries.add(canary)
+        assert side.ask("POST", "/desk/inquiries/add", True, data={"csrf": side.form, "texts": canary}).status_code == 200
+        item = re.search(r'name="item" value="(\w+)"', side.ask("GET", "/desk/inquiries", True).text)
+        if item:
+            side.canaries.add(item[1])
+            side.ask("POST", "/desk/inquiries", True, data={"csrf": side.form, "item": item[1],
+                                                            "label": f"canary-{side.name}-label-{label}"})
+
+    @rule(which=sides_)
+    def send_a_file(self, which):
+        side = self.sides[which]
+        canary = f"canary-{side.name}-file-{next(self.count)}"
+        side.canaries.add(canary)
+        answer = side.ask("POST", "/start", True, data={"csrf": side.form}, files={
+            "file": (f"{canary}.csv", f"text,label\n{canary},{canary}-label\n".encode(), "text/csv")})
+        assert answer.status_code == 200
+
+    @rule(which=sides_, data=st.data())
+    def reach_for_the_others_pages(self, which, data):
+        side = self.sides[which]
+        job, item = data.draw(st.sampled_from(self.ids(Job, side))), data.draw(st.sampled_from(self.ids(Item, side)))
+        for path in (f"/start/{job}", f"/start/{job}/cost", f"/work/{job}", f"/work/{job}/events"):
+            assert side.ask("GET", path, True).status_code == 404
+        for path in (f"/start/{job}", f"/start/{job}/run", f"/work/{job}/cancel"):
+            assert side.ask("POST", path, True, data={"csrf": side.form, "name": "x"}).status_code == 404
+        for path, form in (("/desk/inquiries", {"item": item, "label": f"canary-{side.name}-label-bath"}),
+                           (f"/desk/inquiries/assign/{item}", {"person": ""})):
+            assert side.ask("POST", path, True, data={"csrf": side.form, **form}).status_code == 409
 
     @rule(which=sides_, data=st.data())
     def reach_for_the_others(self, which, data):
