@@ -134,6 +134,7 @@ def test_whoever_is_suspended_answers_nothing_and_may_begin_again(app, shop, inn
     owner.get("/bundles/inquiries")
     assert "It erred too often" in owner.text
     assert "<svg" in owner.page.text
+    assert "answers about" not in owner.text, "the test's promise is not made while it is suspended"
     owner.send("/bundles/inquiries/again")
     assert "promoted once" in owner.text
     with shop.database.reading() as session:

@@ -102,7 +102,9 @@ def _at_work(shop: Workshop, entry: BundleEntry, bundle: Bundle, who: Visitor) -
         pace = queue.pace(session, entry)
     state = found.state if found else "qualified" if bundle.facts["threshold"] is not None else "apprentice"
     standing = timeline.standing(state, marks[-1], limit, bundle.facts["confidence"]) if marks else ""
-    return {"state": state, "marks": marks, "waiting": counts["open"], "pace": pace, "proof_error": limit, "standing": standing,
+    # What people found at work says more than the test, where the two differ.
+    by_work = bool(marks) and (state == "suspended" or (state == "qualified" and bundle.facts["threshold"] is None))
+    return {"state": state, "by_work": by_work, "marks": marks, "waiting": counts["open"], "pace": pace, "proof_error": limit, "standing": standing,
             "chart": timeline.chart(marks, limit), "changes": timeline.changes(marks)}
 
 
