@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
@@ -119,6 +119,20 @@ def counts(session: Session, bundle: BundleEntry, who: str) -> dict[str, int]:
     return {"open": session.scalar(select(func.count()).select_from(Item).where(*mine, Item.state == "open")) or 0,
             "today": session.scalar(select(func.count()).select_from(Item).where(
                 *mine, Item.decided_at >= midnight, Item.decided_by == who)) or 0}
+
+
+def waiting(session: Session, business_id: str) -> dict[str, int]:
+    """How many messages wait for a person, by bundle."""
+    return dict(session.execute(select(Item.bundle_id, func.count()).where(
+        Item.business_id == business_id, Item.state == "open").group_by(Item.bundle_id)).all())
+
+
+def logged(session: Session, bundle: BundleEntry, days: int = 30) -> dict[str, int]:
+    """What the bundle did in the last `days`: answered, handed_over, and over how many days since its first message then."""
+    first = (now() - timedelta(days=days)).date().isoformat()
+    rows = list(session.scalars(select(Tally).where(Tally.bundle_id == bundle.id, Tally.day > first).order_by(Tally.day)))
+    since = (now().date() - date.fromisoformat(rows[0].day)).days + 1 if rows else 0
+    return {"answered": sum(row.answered for row in rows), "handed_over": sum(row.handed_over for row in rows), "days": since}
 
 
 def search(session: Session, bundle: BundleEntry, words: str, state: str | None = None, label: str | None = None) -> list[Item]:

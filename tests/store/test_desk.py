@@ -216,3 +216,15 @@ def test_the_pace_with_and_without_a_suggestion(database, entry):
     decide(database, entry, plain, "food", seconds=2.5)
     with database.reading() as session:
         assert queue.pace(session, entry) == {"with": 2.5, "with_n": 1, "without": 8.0, "without_n": 1}
+
+
+def test_what_the_log_knows(database, entry, business):
+    put(database, entry, [SURE, UNSURE, UNSURE])
+    with database.writing() as session:
+        session.add(Tally(bundle_id=entry.id, day=(now() - timedelta(days=9)).date().isoformat(), business_id=business,
+                          answered=10, handed_over=5))
+        session.add(Tally(bundle_id=entry.id, day=(now() - timedelta(days=40)).date().isoformat(), business_id=business,
+                          answered=99, handed_over=99))
+    with database.reading() as session:
+        assert queue.logged(session, entry) == {"answered": 11, "handed_over": 7, "days": 10}
+        assert queue.waiting(session, business) == {entry.id: 2}

@@ -33,6 +33,7 @@ Who = Annotated[Visitor, Depends(seen)]
 SHOWN_MISTAKES = 20
 SECONDS_PER_MESSAGE = 0.02  # of the machine; bench/results/serving.json: a base takes 7 to 20 ms for a message
 PARTICLE = re.compile(r"[\u3040-\u309f]{1,2}|\W+")  # は, です and the like: they weigh, but say nothing to a reader
+LOGGED_DAYS, LOGGED_DECISIONS = 7, 30  # from which the log is believed more than an assumption
 MOST = 1e9  # of a number that somebody types
 
 
@@ -40,7 +41,8 @@ MOST = 1e9  # of a number that somebody types
 async def result(request: Request, name: Named, who: Who, shop: Shop) -> Response:
     entry, bundle = await run_in_threadpool(_bundle, shop, who, name)
     at_work = await run_in_threadpool(_at_work, shop, entry, bundle, who)
-    return render(request, "result.html", **await run_in_threadpool(_facts, entry, bundle, who, _load(request)), **at_work)
+    load = _load(request, at_work["logged"], at_work["pace"])
+    return render(request, "result.html", **await run_in_threadpool(_facts, entry, bundle, who, load), **at_work)
 
 
 @router.post("/bundles/{name}/again")
@@ -99,13 +101,14 @@ def _at_work(shop: Workshop, entry: BundleEntry, bundle: Bundle, who: Visitor) -
         found = session.get(Watch, entry.id)
         marks = promotion.timeline(session, entry.id)
         counts = queue.counts(session, entry, who.who)
-        pace = queue.pace(session, entry)
+        pace, logged = queue.pace(session, entry), queue.logged(session, entry)
     state = found.state if found else "qualified" if bundle.facts["threshold"] is not None else "apprentice"
     standing = timeline.standing(state, marks[-1], limit, bundle.facts["confidence"]) if marks else ""
     # What people found at work says more than the test, where the two differ.
     by_work = bool(marks) and (state == "suspended" or (state == "qualified" and bundle.facts["threshold"] is None))
-    return {"state": state, "by_work": by_work, "marks": marks, "waiting": counts["open"], "pace": pace, "proof_error": limit, "standing": standing,
-            "chart": timeline.chart(marks, limit), "changes": timeline.changes(marks)}
+    return {"state": state, "by_work": by_work, "marks": marks, "waiting": counts["open"], "pace": pace, "logged": logged,
+            "proof_error": limit, "standing": standing, "chart": timeline.chart(marks, limit),
+            "changes": timeline.changes(marks)}
 
 
 def _facts(entry: BundleEntry, bundle: Bundle, who: Visitor, load: Load) -> dict[str, Any]:
@@ -128,9 +131,13 @@ def _mistakes(proof: dict[str, Any], examples: list[dict[str, Any]]) -> list[dic
     return sorted(found, key=lambda one: not one["answered"])[:SHOWN_MISTAKES]
 
 
-def _load(request: Request) -> Load:
-    """The assumptions of the cost, as typed into the page's form; what is no number stays as it was."""
+def _load(request: Request, logged: dict[str, int], pace: dict[str, Any]) -> Load:
+    """The assumptions of the cost: as the log knows better, and as typed into the page's form; what is no number stays."""
     given: dict[str, Any] = {}
+    if logged["days"] >= LOGGED_DAYS:
+        given["messages_a_month"] = round((logged["answered"] + logged["handed_over"]) * 30 / logged["days"])
+    if pace["with_n"] >= LOGGED_DECISIONS:
+        given["seconds_to_check"] = pace["with"]
     for field in fields_of(Load):
         try:
             value = float(request.query_params[field.name])

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from machikoba.desk import bundles
+from machikoba.desk import bundles, promotion, queue
 from machikoba.store import jobs
 from machikoba.store.people import Visitor
 from machikoba.store.tables import Business, Job, Membership
@@ -32,13 +32,16 @@ def _facts(shop: Workshop, who: Visitor) -> dict[str, Any]:
         entries = bundles.listed(session, who.business_id)
         work = list(session.scalars(select(Job).where(Job.business_id == who.business_id, Job.kind == "tune",
                                                       Job.state.in_(jobs.KEPT)).order_by(Job.created_at)))
+        states, waiting = promotion.states(session, [entry.id for entry in entries]), queue.waiting(session, who.business_id)
         mine = session.execute(select(Business.id, Business.name).join(Membership, Membership.business_id == Business.id).where(
             Membership.person_id == who.who.partition(":")[2]).order_by(Business.name)).all()
     glances = shop.engine.glance([bundles.folder_of(entry, shop.home) for entry in entries])
     drafts = [job for job in work if job.state == "draft" and who.role == "owner"]
     return {"business": business.name, "businesses": [tuple(one) for one in mine], "drafts": drafts,
             "working": [job for job in work if job.state != "draft"],
-            "sorters": [{"name": entry.name, "seen": glance} for entry, glance in zip(entries, glances, strict=True)]}
+            "sorters": [{"name": entry.name, "seen": glance, "waiting": waiting.get(entry.id, 0),
+                         "state": states.get(entry.id, "qualified" if glance and glance.qualified else "apprentice")}
+                        for entry, glance in zip(entries, glances, strict=True)]}
 
 
 @router.get("/static/{name}")
