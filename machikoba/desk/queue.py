@@ -20,7 +20,8 @@ from machikoba.tasks.classify import Prediction
 HOLD_MINUTES = 10  # an item that was shown and not decided comes back to the others
 MOST_SECONDS = 600.0  # beyond it somebody went away; the time then tells nothing
 SHOWN = 50
-TIMED = 1_000  # newest decisions of which the pace is told
+MOST_COUNTED = 1_000
+TIMED = 2_000  # newest decisions of which the pace is told
 Draw = Callable[[], float]
 
 
@@ -113,18 +114,18 @@ def undo(session: Session, bundle: BundleEntry, who: str) -> Item | None:
 
 
 def counts(session: Session, bundle: BundleEntry, who: str) -> dict[str, int]:
-    """How many wait, and how many `who` decided since midnight UTC."""
+    """How many wait (see `waiting`), and how many `who` decided since midnight UTC."""
     midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
-    mine = (Item.business_id == bundle.business_id, Item.bundle_id == bundle.id)
-    return {"open": session.scalar(select(func.count()).select_from(Item).where(*mine, Item.state == "open")) or 0,
-            "today": session.scalar(select(func.count()).select_from(Item).where(
-                *mine, Item.decided_at >= midnight, Item.decided_by == who)) or 0}
+    today = select(func.count()).select_from(Item).where(
+        Item.decided_by == who, Item.decided_at >= midnight, Item.bundle_id == bundle.id)
+    return {"open": waiting(session, bundle), "today": session.scalar(today) or 0}
 
 
-def waiting(session: Session, business_id: str) -> dict[str, int]:
-    """How many messages wait for a person, by bundle."""
-    return dict(session.execute(select(Item.bundle_id, func.count()).where(
-        Item.business_id == business_id, Item.state == "open").group_by(Item.bundle_id)).all())
+def waiting(session: Session, bundle: BundleEntry) -> int:
+    """How many messages wait for a person; beyond MOST_COUNTED it is not counted on, and nobody minds."""
+    some = select(Item.id).where(Item.business_id == bundle.business_id, Item.bundle_id == bundle.id,
+                                 Item.state == "open").limit(MOST_COUNTED + 1).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
 
 
 def logged(session: Session, bundle: BundleEntry, days: int = 30) -> dict[str, int]:
@@ -159,13 +160,13 @@ def assign(session: Session, bundle: BundleEntry, item_id: str, person_id: str |
 
 def pace(session: Session, bundle: BundleEntry) -> dict[str, Any]:
     """Seconds for a decision, with what the bundle says shown and without, at the median; None where too few were timed."""
+    newest = session.execute(select(Item.seconds, Item.probability, Item.state).where(
+        Item.business_id == bundle.business_id, Item.bundle_id == bundle.id, Item.decided_at.is_not(None))
+        .order_by(Item.decided_at.desc()).limit(TIMED)).all()
     found: dict[str, Any] = {}
     for name, blind in (("with", False), ("without", True)):
-        which = Item.probability.is_not(None) if blind else Item.probability.is_(None)
-        timed = session.scalars(select(Item.seconds).where(
-            Item.business_id == bundle.business_id, Item.bundle_id == bundle.id, Item.seconds.is_not(None), Item.state == "done",
-            which).order_by(Item.decided_at.desc()).limit(TIMED))
-        rows = sorted(seconds for seconds in timed if seconds is not None)
+        rows = sorted(seconds for seconds, probability, state in newest
+                      if seconds is not None and state == "done" and (probability is not None) == blind)
         found[name] = rows[len(rows) // 2] if rows else None
         found[f"{name}_n"] = len(rows)
     return found

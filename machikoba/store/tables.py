@@ -206,6 +206,7 @@ class Item(Table):
     __table_args__ = (
         Index("items_open", "business_id", "bundle_id", "created_at", "id", sqlite_where=OPEN, postgresql_where=OPEN),
         Index("items_held", "held_by", sqlite_where=HELD, postgresql_where=HELD),
+        Index("items_by", "decided_by", "decided_at"),
         Index("items_decided", "business_id", "bundle_id", "decided_at"),
         Index("items_to_count", "bundle_id", "decided_at", sqlite_where=TO_COUNT, postgresql_where=TO_COUNT))
 

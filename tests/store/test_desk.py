@@ -227,4 +227,4 @@ def test_what_the_log_knows(database, entry, business):
                           answered=99, handed_over=99))
     with database.reading() as session:
         assert queue.logged(session, entry) == {"answered": 11, "handed_over": 7, "days": 10}
-        assert queue.waiting(session, business) == {entry.id: 2}
+        assert queue.waiting(session, entry) == 2

@@ -32,14 +32,15 @@ def _facts(shop: Workshop, who: Visitor) -> dict[str, Any]:
         entries = bundles.listed(session, who.business_id)
         work = list(session.scalars(select(Job).where(Job.business_id == who.business_id, Job.kind == "tune",
                                                       Job.state.in_(jobs.KEPT)).order_by(Job.created_at)))
-        states, waiting = promotion.states(session, [entry.id for entry in entries]), queue.waiting(session, who.business_id)
+        states, waiting = promotion.states(session, [entry.id for entry in entries]), {
+            entry.id: queue.waiting(session, entry) for entry in entries}
         mine = session.execute(select(Business.id, Business.name).join(Membership, Membership.business_id == Business.id).where(
             Membership.person_id == who.who.partition(":")[2]).order_by(Business.name)).all()
     glances = shop.engine.glance([bundles.folder_of(entry, shop.home) for entry in entries])
     drafts = [job for job in work if job.state == "draft" and who.role == "owner"]
     return {"business": business.name, "businesses": [tuple(one) for one in mine], "drafts": drafts,
             "working": [job for job in work if job.state != "draft"],
-            "sorters": [{"name": entry.name, "seen": glance, "waiting": waiting.get(entry.id, 0),
+            "sorters": [{"name": entry.name, "seen": glance, "waiting": waiting[entry.id],
                          "state": states.get(entry.id, "qualified" if glance and glance.qualified else "apprentice")}
                         for entry, glance in zip(entries, glances, strict=True)]}
 

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from markupsafe import Markup
 from starlette.datastructures import FormData, UploadFile
 
+from machikoba.desk.queue import MOST_COUNTED
 from machikoba.errors import AccessError, MachikobaError, discreet
 from machikoba.language import _, _n, language
 from machikoba.store.people import Visitor, role_name
@@ -169,13 +170,18 @@ def _templates() -> jinja2.Environment:
     found = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True,
                                lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     found.globals.update(_=_, _n=_n, asset=asset, role_name=role_name)
-    found.filters.update(percent=percent, number=number, moment=moment, duration=duration, lines=lines, part=quote)
+    found.filters.update(percent=percent, number=number, many=many, moment=moment, duration=duration, lines=lines, part=quote)
     return found
 
 
 def percent(share: float) -> str:
     """A share as people say it."""
     return f"{100 * share:.0f}%"
+
+
+def many(value: int) -> str:
+    """What was counted only so far."""
+    return number(value) if value <= MOST_COUNTED else f"{MOST_COUNTED:,}+"
 
 
 def number(value: float) -> str:

@@ -45,6 +45,7 @@ def upgrade() -> None:
     op.create_index("items_open", "items", ["business_id", "bundle_id", "created_at", "id"], sqlite_where=OPEN,
                     postgresql_where=OPEN)
     op.create_index("items_held", "items", ["held_by"], sqlite_where=HELD, postgresql_where=HELD)
+    op.create_index("items_by", "items", ["decided_by", "decided_at"])
     op.create_index("items_decided", "items", ["business_id", "bundle_id", "decided_at"])
     op.create_index("items_to_count", "items", ["bundle_id", "decided_at"], sqlite_where=TO_COUNT, postgresql_where=TO_COUNT)
     op.create_table(
