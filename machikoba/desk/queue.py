@@ -66,9 +66,8 @@ def next_item(session: Session, bundle: BundleEntry, who: str, label: str | None
     free = wanted.where(or_(Item.held_by.is_(None), Item.held_until < moment),
                         or_(Item.assigned_to.is_(None), Item.assigned_to == _person(who)))
     found = None
-    for some in (held, free):  # each by an index of its own, however many wait
-        found = found or session.scalars(some.order_by(Item.created_at, Item.id).limit(1)
-                                         .with_for_update(skip_locked=True)).first()
+    for some in (held, free.order_by(Item.created_at, Item.id)):  # each by an index of its own, however many wait
+        found = found or session.scalars(some.limit(1).with_for_update(skip_locked=True)).first()
     if found is not None:
         found.held_by, found.held_until = who, moment + timedelta(minutes=HOLD_MINUTES)
     return found

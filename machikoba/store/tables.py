@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeDecorator
 
 ID = String(32)
 OPEN, HELD = text("state = 'open'"), text("held_by IS NOT NULL")  # of items, for their indexes
-TO_COUNT = text("probability IS NOT NULL AND NOT counted")
+AUDITED = text("probability IS NOT NULL")
 WRITES_KEPT_HOURS = 24  # answers to idempotency keys
 
 
@@ -205,10 +205,10 @@ class Item(Table):
     counted: Mapped[bool] = mapped_column(default=False)
     __table_args__ = (
         Index("items_open", "business_id", "bundle_id", "created_at", "id", sqlite_where=OPEN, postgresql_where=OPEN),
-        Index("items_held", "held_by", sqlite_where=HELD, postgresql_where=HELD),
+        Index("items_held", "held_by", "business_id", "bundle_id", sqlite_where=HELD, postgresql_where=HELD),
         Index("items_by", "decided_by", "decided_at"),
         Index("items_decided", "business_id", "bundle_id", "decided_at"),
-        Index("items_to_count", "bundle_id", "decided_at", sqlite_where=TO_COUNT, postgresql_where=TO_COUNT))
+        Index("items_audited", "bundle_id", "counted", "decided_at", sqlite_where=AUDITED, postgresql_where=AUDITED))
 
 
 class Watch(Table):

@@ -14,7 +14,7 @@ depends_on = None
 ID = sa.String(32)
 OPEN = sa.text("state = 'open'")
 HELD = sa.text("held_by IS NOT NULL")
-TO_COUNT = sa.text("probability IS NOT NULL AND NOT counted")
+AUDITED = sa.text("probability IS NOT NULL")
 
 
 def upgrade() -> None:
@@ -44,10 +44,11 @@ def upgrade() -> None:
         sa.Column("counted", sa.Boolean, nullable=False))
     op.create_index("items_open", "items", ["business_id", "bundle_id", "created_at", "id"], sqlite_where=OPEN,
                     postgresql_where=OPEN)
-    op.create_index("items_held", "items", ["held_by"], sqlite_where=HELD, postgresql_where=HELD)
+    op.create_index("items_held", "items", ["held_by", "business_id", "bundle_id"], sqlite_where=HELD, postgresql_where=HELD)
     op.create_index("items_by", "items", ["decided_by", "decided_at"])
     op.create_index("items_decided", "items", ["business_id", "bundle_id", "decided_at"])
-    op.create_index("items_to_count", "items", ["bundle_id", "decided_at"], sqlite_where=TO_COUNT, postgresql_where=TO_COUNT)
+    op.create_index("items_audited", "items", ["bundle_id", "counted", "decided_at"], sqlite_where=AUDITED,
+                    postgresql_where=AUDITED)
     op.create_table(
         "watches",
         sa.Column("bundle_id", ID, sa.ForeignKey("bundles.id"), primary_key=True),
