@@ -42,7 +42,7 @@ def value(draw, column, made):
     if column.primary_key and isinstance(column.type, BigInteger):
         return len(made["audit"]) + 1
     if column.primary_key or column.unique or column.name in ("name", "hash"):
-        return new_id()
+        return new_id()[:getattr(column.type, "length", None)]
     if column.nullable and draw(st.booleans()):
         return None
     kind = next(kind for kind in KINDS if isinstance(column.type, kind))

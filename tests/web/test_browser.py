@@ -112,8 +112,9 @@ def test_signed_out_at_the_desk_loses_nothing(tab, served):
     assert tab.locator("input[name=kept_value]").first.input_value() == ASKED
 
 
-@pytest.mark.parametrize(("width", "scheme", "language"), [(1280, "light", "ja"), (360, "light", "ja"), (360, "dark", "en"),
-                                                           (1280, "dark", "en")])
+@pytest.mark.parametrize(("width", "scheme", "language"), [
+    (1280, "light", "ja"), (360, "dark", "en"), pytest.param(360, "light", "ja", marks=pytest.mark.slow),
+    pytest.param(1280, "dark", "en", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious_and_nothing_is_cut_off(chromium, served, tab, width, scheme, language):
     from axe_core_python.sync_playwright import Axe
 
