@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from machikoba.prove.certificate import spent_level
 from machikoba.prove.monitor import Monitor
 from machikoba.store import audit
+from machikoba.store.database import Database
 from machikoba.store.tables import BundleEntry, Item, Mark, Watch, now
 from machikoba.tasks.classify import Prediction
 
@@ -42,9 +43,10 @@ def states(session: Session, bundle_ids: Sequence[str]) -> dict[str, str]:
     return {watch.bundle_id: watch.state for watch in session.scalars(select(Watch).where(Watch.bundle_id.in_(bundle_ids)))}
 
 
-def as_it_stands(predictions: Sequence[Prediction], state: str | None) -> list[Prediction]:
-    """Predictions as they may be told: one who is suspended answers nothing, a promoted apprentice what it is sure of."""
-    if state == "suspended" or state == "apprentice":
+def as_it_stands(predictions: Sequence[Prediction], state: str) -> list[Prediction]:
+    """Predictions as they may be told: one who is suspended answers nothing, a promoted apprentice what it is sure of; without
+    a state as they are."""
+    if state in ("suspended", "apprentice"):
         return [replace(one, answered=False) for one in predictions]
     return [replace(one, answered=one.would_answer) for one in predictions] if state == "qualified" else list(predictions)
 
@@ -73,6 +75,15 @@ def settle(session: Session, bundle_id: str) -> str | None:
         _mark(session, found, state if changed else "audit", monitor)
     found.monitor = monitor.to_dict()
     return found.state if found.state != before else None
+
+
+def settle_all(database: Database) -> None:
+    """`settle` for every bundle at work: after the last decision of a day nobody else would. Raises StorageError."""
+    with database.reading() as session:
+        ids = list(session.scalars(select(Watch.bundle_id)))
+    for bundle_id in ids:
+        with database.writing() as session:
+            settle(session, bundle_id)
 
 
 def begin_again(session: Session, found: Watch, facts: dict[str, Any], actor: str) -> None:

@@ -62,17 +62,21 @@ def missing(attempt: Mapping[str, Any]) -> str:
               attempt["needed"]).format(n=f"{attempt['needed']:,}")
 
 
-def alone(proof: Mapping[str, Any]) -> float:
-    """The share that is answered without a person."""
-    return float(proof["certificate"]["coverage"]) if proof["certificate"] else 0.0
+def alone(proof: Mapping[str, Any], state: str) -> float:
+    """The share that is answered without a person by one that is an apprentice, qualified or suspended."""
+    if state != "qualified":
+        return 0.0
+    return float(proof["certificate"]["coverage"] if proof["certificate"] else proof["test"]["coverage"])
 
 
-def bill(proof: Mapping[str, Any], examples: int, load: Load, prices: Prices, seconds_per_message: float) -> dict[str, Any]:
+def bill(proof: Mapping[str, Any], share: float, examples: int, load: Load, prices: Prices,
+         seconds_per_message: float) -> dict[str, Any]:
     """What it costs and saves in a month, in yen and hours, beside sorting by hand and beside a hosted model.
 
-    examples: how many were learnt from. seconds_per_message: of the machine, for one answer.
+    share: of messages that are answered without a person. examples: how many were learnt from.
+    seconds_per_message: of the machine, for one answer.
     """
-    n, share = load.messages_a_month, alone(proof)
+    n = load.messages_a_month
     by_hand = n * load.minutes_by_hand / 60
     checking = n * (1 - share) * load.seconds_to_check / 3600
     machine = prices.yen(n * seconds_per_message)

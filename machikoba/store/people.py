@@ -40,6 +40,12 @@ class Visitor:
     role: str
     signed_in: bool = False
 
+    @property
+    def person_id(self) -> str:
+        """The person's id; "" for a program and for whoever started the server."""
+        kind, _colon, found = self.who.partition(":")
+        return found if kind == "person" else ""
+
     def must_be(self, role: str) -> None:
         """Raises AccessError, not_allowed, for a lower role."""
         if ROLES.index(self.role) < ROLES.index(role):

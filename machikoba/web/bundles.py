@@ -55,16 +55,25 @@ async def list_bundles(who: Who, shop: Shop) -> Any:
 
 @router.post("/{name}/predict", summary="Ask a bundle", response_model=None,
              responses={200: {"model": Predictions, "description": "One prediction for each text, in order"},
-                        **documented(400, 401, 403, 404, 408, 413, 415, 422, 429, 503)})
-async def predict(name: Named, asked: Messages, who: Who, shop: Shop) -> JSONResponse:
-    """What the bundle says to each text; up to 1,000 texts at once. A text that is left to a person has `answered` false."""
-    service = await opened(shop, who.business_id, name)
-    found = as_it_stands(await told(shop, service, asked.texts, who.business_id), await state_of(shop, who.business_id, name))
+                        **documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 507)})
+async def predict(name: Named, asked: Messages, who: Who, shop: Shop, key: IdempotencyKey = None) -> JSONResponse:
+    """What the bundle says to each text; up to 1,000 texts at once. A text that is left to a person has `answered` false.
+
+    With `desk` it is a write: sent twice with one Idempotency-Key, its messages come to the desk once.
+    """
     if asked.desk:
         who.must_be("staff")
-        await run_in_threadpool(to_the_desk, shop, who.business_id, name, service, asked.texts, found, "api")
-    return JSONResponse({"bundle": name, "predictions": [
-        {field: getattr(one, field) for field in Predicted.model_fields} for one in found]})
+    service = await opened(shop, who.business_id, name)
+    found = as_it_stands(await told(shop, service, asked.texts, who.business_id), await state_of(shop, who.business_id, name))
+    answer = {"bundle": name, "predictions": [{field: getattr(one, field) for field in Predicted.model_fields} for one in found]}
+    if not asked.desk:
+        return JSONResponse(answer)
+
+    def write(session: Any) -> dict[str, Any]:
+        to_the_desk(session, who.business_id, name, service, asked.texts, found, "api")
+        return answer
+
+    return await run_in_threadpool(once, shop, who, key, f"predict {name}", asked.model_dump(), write, 200)
 
 
 @router.post("/{name}/corrections", summary="Correct a bundle", status_code=201, response_model=None,
@@ -128,7 +137,7 @@ async def _work(shop: Workshop, who: Visitor, kind: str, name: str, key: str | N
     return await run_in_threadpool(once, shop, who, key, f"{kind} {name}", None, write)
 
 
-async def state_of(shop: Workshop, business_id: str, name: str) -> str | None:
+async def state_of(shop: Workshop, business_id: str, name: str) -> str:
     """How the bundle stands at work, as of a second ago; "" where it never was."""
     known = shop.states.get((business_id, name))
     if known is None:
@@ -141,13 +150,12 @@ async def state_of(shop: Workshop, business_id: str, name: str) -> str | None:
     return known
 
 
-def to_the_desk(shop: Workshop, business_id: str, name: str, service: Service, texts: list[str], said: list[Prediction],
+def to_the_desk(session: Any, business_id: str, name: str, service: Service, texts: list[str], said: list[Prediction],
                 origin: str) -> int:
-    """Puts on the desk what a person shall decide; how many."""
-    with shop.database.writing() as session:
-        entry = bundles.find(session, business_id, name)
-        watch = promotion.watch(session, entry, service.bundle.facts)
-        return len(queue.take_in(session, entry, watch, texts, said, [one.likely for one in said], origin))
+    """Puts on the desk what a person shall decide, in the caller's transaction; how many."""
+    entry = bundles.find(session, business_id, name)
+    watch = promotion.watch(session, entry, service.bundle.facts)
+    return len(queue.take_in(session, entry, watch, texts, said, [one.likely for one in said], origin))
 
 
 async def opened(shop: Workshop, business_id: str, name: str) -> Service:

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from machikoba.language import _
 from machikoba.store import people
+from machikoba.store.people import Visitor
 from machikoba.store.tables import Membership, Person, SignIn
 from machikoba.web.access import COOKIE, KnownFirst, Shop, Who, csrf_of
 from machikoba.web.problems import RequestError, documented
@@ -112,7 +113,7 @@ async def list_sign_ins(who: Who, shop: Shop) -> Any:
 
     def read() -> list[SignIn]:
         with shop.database.reading() as session:
-            return list(session.scalars(select(SignIn).where(SignIn.person_id == _person(who.who), SignIn.ended_at.is_(None))
+            return list(session.scalars(select(SignIn).where(SignIn.person_id == who.person_id, SignIn.ended_at.is_(None))
                                         .order_by(SignIn.created_at.desc())))
 
     return {"sign_ins": [{"id": one.id, "device": one.device, "created_at": one.created_at, "seen_at": one.seen_at}
@@ -122,7 +123,7 @@ async def list_sign_ins(who: Who, shop: Shop) -> Any:
 @router.delete("/sign-ins", summary="Sign out everywhere", status_code=204, responses=documented(401, 403, 503))
 async def sign_out(who: Who, shop: Shop) -> Response:
     """Ends every sign-in of this person."""
-    await run_in_threadpool(_end, shop, who.who, None)
+    await run_in_threadpool(_end, shop, who, None)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE, path="/")
     return answer
@@ -131,7 +132,7 @@ async def sign_out(who: Who, shop: Shop) -> Response:
 @router.delete("/sign-ins/{sign_in}", summary="Sign out there", status_code=204, responses=documented(401, 403, 404, 422, 503))
 async def sign_out_there(sign_in: Numbered, who: Who, shop: Shop) -> Response:
     """Ends one sign-in of this person."""
-    if not await run_in_threadpool(_end, shop, who.who, sign_in):
+    if not await run_in_threadpool(_end, shop, who, sign_in):
         raise RequestError(404, "sign_in_unknown", _("You are not signed in there."))
     return Response(status_code=204)
 
@@ -186,15 +187,9 @@ def _set_role(shop: Workshop, business_id: str, person: str, role: str | None, a
         people.change_role(session, business_id, person, role, actor)
 
 
-def _end(shop: Workshop, who: str, sign_in: str | None) -> int:
+def _end(shop: Workshop, who: Visitor, sign_in: str | None) -> int:
     with shop.database.writing() as session:
-        return people.end_sign_ins(session, _person(who), who, sign_in)
-
-
-def _person(who: str) -> str:
-    """The id of the person that `who` is; nobody's for a key."""
-    kind, _colon, found = who.partition(":")
-    return found if kind == "person" else ""
+        return people.end_sign_ins(session, who.person_id, who.who, sign_in)
 
 
 def _signed_in(request: Request, token: str) -> JSONResponse:

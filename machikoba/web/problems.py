@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import gettempdir
@@ -29,6 +30,7 @@ from machikoba.errors import (
 from machikoba.language import _
 
 log = logging.getLogger("machikoba.web")
+FOR_PROGRAMS = re.compile(r"/v1/|--[a-z]|machikoba [a-z]|Bearer")
 # Of a code where there is an entry, else of the kind of error.
 BY_CODE = {
     "key_unknown": 401, "key_expired": 401, "sign_in_needed": 401, "wrong_password": 401, "too_many_attempts": 429,
@@ -108,6 +110,11 @@ def answer(error: MachikobaError) -> JSONResponse:
     return JSONResponse({"error": told.to_dict()}, status, headers)
 
 
+def for_people(told: dict[str, str]) -> dict[str, str]:
+    """An error without the words that only a program or a command line can use."""
+    return {name: "" if name in ("expected", "next") and FOR_PROGRAMS.search(words) else words for name, words in told.items()}
+
+
 def unreadable(expected: str = "", found: str = "", status: int = 400) -> RequestError:
     """What is said of a request that is none."""
     return RequestError(status, "request_unreadable", _("The request cannot be read."), expected=expected, found=found,
@@ -156,7 +163,8 @@ def install(app: FastAPI, page: Callable[[Request, MachikobaError], Response]) -
         log.error("unforeseen error at %s %s", request.method, request.scope.get("route_path", ""), exc_info=error)
         made = shown(request, RequestError(500, "unforeseen", _("Something went wrong here."),
                                    next=_("Try again; if it stays so, look into the log.")))
-        made.headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            made.headers.setdefault(name, value)
         return made
 
     app.add_exception_handler(MachikobaError, ours)

@@ -60,9 +60,7 @@ def _asked(command: str, path: Path, name: str, *words: str) -> dict[str, Any]:
 
 
 def _error(told: dict[str, str], path: Path, name: str) -> MachikobaError:
-    """An error as the other process told it, but for where the file lies and for what only a command line can do."""
+    """An error as the other process told it; where the file lies is nobody's business."""
     words = {part: str(told.get(part, "")).replace(str(path), name).replace(path.name, name)
              for part in ("message", "expected", "found", "next")}
-    if "--" in words["next"] or "machikoba " in words["next"]:
-        words["next"] = ""
     return DataError(told["code"], words.pop("message"), **words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any
 from urllib.parse import quote
@@ -46,26 +47,13 @@ async def start(file: UploadFile, name: Annotated[str, Form(min_length=1, max_le
     """Takes a file of labelled messages and makes a bundle called `name` of it; the file is deleted when the work ends."""
     who.must_be("owner")
     bundles.check_name(name)
-    ending = Path(file.filename or "").suffix.lower()
-    if ending not in FILES:
-        raise RequestError(422, "file_unusable", _("This kind of file cannot be read."), expected=", ".join(FILES),
-                           found=ending[:20], next=_("Save it as .xlsx or .csv."))
+    ending = ending_of(file.filename or "")
     options = {"name": name, "text": text, "label": label, "none_label": none_label, "rungs": rungs, "budget": budget}
 
     def write() -> JSONResponse:
-        upload = upload_folder(shop.home, who.business_id) / f"{new_id()}{ending}"
-        try:
-            with files.storing(upload):
-                upload.parent.mkdir(parents=True, exist_ok=True)
-                with files.draft_file(upload) as draft, draft.open("wb") as target:
-                    shutil.copyfileobj(file.file, target)
+        with kept_upload(shop.home, who.business_id, file.file, ending) as upload:
             made = once(shop, who, key, "tune", [options, files.digest(upload)],
                         lambda session: queued(session, who, "tune", {**options, "upload": upload.name}))
-        except BaseException as error:
-            # Where the store was lost at the last moment the task may be there in spite of it, and needs its file.
-            if getattr(error, "code", "") != "store_unreachable":
-                upload.unlink(missing_ok=True)
-            raise
         if "Idempotent-Replay" in made.headers:
             upload.unlink(missing_ok=True)
         return made
@@ -138,6 +126,30 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while block := file.read(BLOCK_BYTES):
             yield block
+
+
+def ending_of(filename: str) -> str:
+    """What a file's name ends with. Raises RequestError, file_unusable, for a kind that cannot be read."""
+    ending = Path(filename).suffix.lower()
+    if ending not in FILES:
+        raise RequestError(422, "file_unusable", _("This kind of file cannot be read."), expected=", ".join(FILES),
+                           found=ending[:20], next=_("Save it as .xlsx or .csv."))
+    return ending
+
+
+@contextmanager
+def kept_upload(home: Path, business_id: str, file: IO[bytes], ending: str) -> Iterator[Path]:
+    """Where a file that was sent waits, whole and on the disk; it goes again where the block that needs it fails."""
+    upload = upload_folder(home, business_id) / f"{new_id()}{ending}"
+    try:
+        with files.storing(upload), files.draft_file(upload) as draft, draft.open("wb") as target:
+            shutil.copyfileobj(file, target)
+        yield upload
+    except BaseException as error:
+        # Where the store was lost at the last moment the task may be there in spite of it, and needs its file.
+        if getattr(error, "code", "") != "store_unreachable":
+            upload.unlink(missing_ok=True)
+        raise
 
 
 def upload_folder(home: Path, business_id: str) -> Path:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from machikoba.desk import exports
+from machikoba.desk.promotion import settle_all
 from machikoba.desk.retention import sweep
 from machikoba.errors import MachikobaError, StorageError, discreet
 from machikoba.language import _
@@ -106,8 +107,9 @@ class Worker:
                 self.work(lease)
 
     def sweep(self) -> None:
-        """Deletes what is kept no longer; what fails now is tried again in an hour."""
+        """Deletes what is kept no longer, and counts the audits of the desk; what fails now is tried again in an hour."""
         try:
+            settle_all(self.database)
             if swept := sweep(self.database, self.home):
                 log.info("swept away: %s", ", ".join(f"{name} {n}" for name, n in sorted(swept.items())))
         except (MachikobaError, OSError) as error:

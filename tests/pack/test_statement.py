@@ -65,7 +65,7 @@ def test_nobody_is_sent_to_sort_a_hundred_times_as_many(language):
 @given(st.floats(0, 1e5), st.floats(0, 60), st.floats(0, 600), st.floats(0, 1), st.floats(0, 5_000))
 def test_a_bill_adds_up(messages, minutes, seconds, coverage, wage):
     load = Load(messages, wage, minutes, seconds, hosted_yen_per_1000=100.0)
-    found = bill(qualified(coverage=coverage), 500, load, Prices(), 0.02)
+    found = bill(qualified(coverage=coverage), coverage, 500, load, Prices(), 0.02)
     assert found["alone"] + found["handed_over"] == pytest.approx(messages)
     assert found["hours_saved"] == pytest.approx(found["hours_by_hand"] - found["hours_checking"])
     assert found["yen_saved"] == pytest.approx(found["yen_by_hand"] - found["yen_checking"] - found["yen_machine"], abs=1e-6)
@@ -74,7 +74,9 @@ def test_a_bill_adds_up(messages, minutes, seconds, coverage, wage):
 
 def test_an_apprentice_saves_only_what_its_suggestions_save():
     proof = apprentice(messages_needed=None, messages=9)
-    assert alone(proof) == 0
-    found = bill(proof, 100, Load(60, 1_000, 1.0, 15, minutes_to_label=3), Prices(), 0.02)
+    assert alone(proof, "apprentice") == alone(qualified(), "suspended") == 0
+    assert alone(qualified(), "qualified") == 0.532
+    assert alone(proof | {"test": {"coverage": 0.4}}, "qualified") == 0.4, "promoted at work, at the threshold of the test"
+    found = bill(proof, 0.0, 100, Load(60, 1_000, 1.0, 15, minutes_to_label=3), Prices(), 0.02)
     assert (found["hours_by_hand"], found["hours_checking"]) == (1.0, 0.25)
     assert found["yen_once"] == pytest.approx(0.2 + 5_000)

@@ -14,6 +14,7 @@ from machikoba.prove.monitor import Monitor
 from machikoba.store import audit
 from machikoba.store.tables import Correction, Item, Mark, Tally, Watch, now
 from machikoba.tasks.classify import Prediction
+from machikoba.worker.run import Worker
 from tests.store.kept import code
 
 FACTS = {"threshold": 0.8, "target_error": 0.05, "confidence": 0.95}
@@ -228,3 +229,12 @@ def test_what_the_log_knows(database, entry, business):
     with database.reading() as session:
         assert queue.logged(session, entry) == {"answered": 11, "handed_over": 7, "days": 10}
         assert queue.waiting(session, entry) == 2
+
+
+def test_the_last_audits_of_a_day_are_counted_too(database, entry, tmp_path):
+    (item,) = put(database, entry, [SURE], draw=lambda: 0.0)
+    decide(database, entry, item, "food")
+    later(database)
+    Worker(tmp_path, database, "w").sweep()
+    with database.reading() as session:
+        assert Monitor.from_dict(session.get(Watch, entry.id).monitor).wrong == 1

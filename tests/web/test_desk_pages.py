@@ -67,12 +67,18 @@ def test_day_at_the_desk(staff, shop):
     assert staff.page.text.count("qqq") >= 2
 
 
-def test_a_blind_one_tells_nothing(staff, shop, monkeypatch):
+def sure(client, inn):
+    """A message that the bundle answers."""
+    texts = [text for text, _label in messages(200)]
+    told = client.post("/v1/bundles/inquiries/predict", json={"texts": texts}, headers=inn.staff).json()["predictions"]
+    return next(text for text, one in zip(texts, told, strict=True) if one["answered"])
+
+
+def test_a_blind_one_tells_nothing(staff, shop, monkeypatch, client, inn):
     monkeypatch.setattr(promotion, "QUALIFIED_SHARE", 1.0)
-    put(staff, messages(40)[0][0])
+    put(staff, sure(client, inn))
     (item,) = items(shop)
-    if item.probability is None:
-        pytest.skip("the bundle is not sure of this one")
+    assert item.probability == 1.0
     staff.get(DESK)
     assert "No suggestion this time" in staff.text
     assert 'class="suggested"' not in staff.page.text
@@ -117,19 +123,19 @@ def test_what_a_program_asks_comes_to_the_desk_if_it_wants(client, shop, inn):
 
 def test_whoever_is_suspended_answers_nothing_and_may_begin_again(app, shop, inn, client):
     owner = signed_in(app, shop, inn)
-    sure = next(text for text, _label in messages(200) if client.post(
-        "/v1/bundles/inquiries/predict", json={"texts": [text]}, headers=inn.staff).json()["predictions"][0]["answered"])
-    put(owner, sure)
+    text = sure(client, inn)
+    put(owner, text)
+    assert text in owner.text, "what it answered is shown"
     with shop.database.writing() as session:
         watch = session.scalars(select(Watch)).one()
         for _ in range(14):
-            session.add(Item(business_id=inn.id, bundle_id=watch.bundle_id, text=sure, origin="api", said="parking",
+            session.add(Item(business_id=inn.id, bundle_id=watch.bundle_id, text=text, origin="api", said="parking",
                              would_answer=True, answered=True, probability=watch.share, state="done", label="food",
                              decided_at=promotion.now() - timedelta(minutes=5)))
         session.flush()
         assert promotion.settle(session, watch.bundle_id) == "suspended"
     shop.states.forget()
-    told = client.post("/v1/bundles/inquiries/predict", json={"texts": [sure]}, headers=inn.staff).json()["predictions"][0]
+    told = client.post("/v1/bundles/inquiries/predict", json={"texts": [text]}, headers=inn.staff).json()["predictions"][0]
     assert (told["answered"], told["would_answer"]) == (False, True)
     owner.get("/bundles/inquiries")
     assert "It erred too often" in owner.text
@@ -167,3 +173,27 @@ def test_a_viewer_and_another_business_stay_outside(app, shop, inn, clinic, staf
     other.get(DESK).send(f"{DESK}/assign/{item.id}", person="")
     assert other.page.status_code == 409
     assert items(shop)[0].state == "open"
+
+
+def test_messages_sent_twice_come_once(staff, shop, client, inn):
+    staff.get(DESK + "/add")
+    once = re.search(r'name="once" value="(\w+)"', staff.page.text)[1]
+    for _ in range(2):  # the page loaded again
+        staff.send(texts="\n".join(unclear(2)), once=once)
+        assert "2 messages went to the desk" in staff.text
+    assert len(items(shop)) == 2
+    for _ in range(2):
+        told = client.post("/v1/bundles/inquiries/predict", json={"texts": unclear(1), "desk": True},
+                           headers=inn.staff | {"Idempotency-Key": "a"})
+        assert told.status_code == 200
+    assert len(items(shop)) == 3
+
+
+def test_too_many_at_once_are_not_cut(staff, shop):
+    put(staff, *(["x"] * 1_001))
+    assert staff.page.status_code == 422
+    assert "too much at once" in staff.text
+    assert staff.page.text.count("\nx") >= 1_000, "nothing typed is lost"
+    put(staff, "x" * 20_001)
+    assert staff.page.status_code == 422
+    assert items(shop) == []

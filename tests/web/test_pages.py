@@ -294,3 +294,23 @@ def test_an_error_is_a_page_for_people_and_json_for_programs(owner, inn):
     assert told.json()["error"]["code"] == "bundle_unknown"
     told = owner.client.get("/v1/bundles/none/corrections", headers={"Accept": "text/html", **inn.staff})
     assert told.json()["error"]["code"]
+
+
+def test_what_a_failed_work_quotes_is_for_staff(app, shop, inn, owner):
+    with shop.database.writing() as session:
+        job = jobs.add(session, inn.id, "tune", {"name": "a", "filename": "a.csv"}, "person:1")
+        job.state, job.error = "failed", {"code": "label_too_small", "message": "Too few.", "expected": "5",
+                                          "found": "山田様の件", "next": "machikoba tune --help"}
+        path = f"/work/{job.id}"
+    assert "山田様の件" in owner.get(path).text
+    assert "machikoba tune" not in owner.text, "no words of the command line"
+    viewer = signed_in(app, shop, inn, "viewer", "v@example.jp").get(path)
+    assert "Too few." in viewer.text
+    assert "山田様の件" not in viewer.page.text
+
+
+def test_problems_speak_to_people(owner, app):
+    stranger = Visitor(TestClient(app, raise_server_exceptions=False)).get("/open?key=local_x")
+    assert "This link is no longer good" in stranger.text
+    for visitor in (stranger, owner.get("/bundles/none"), owner.get("/none")):
+        assert not re.search(r"/v1/|Bearer|--[a-z]", visitor.text)

@@ -4,11 +4,10 @@ from __future__ import annotations
 import re
 from dataclasses import fields as fields_of
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Request
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
@@ -16,20 +15,18 @@ from machikoba.desk import bundles, promotion, queue
 from machikoba.engine.explain import Explanation, explain
 from machikoba.errors import MachikobaError
 from machikoba.pack.bundle import Bundle, read_facts
-from machikoba.pack.statement import Load, bill, promise
+from machikoba.pack.statement import Load, alone, bill, promise
 from machikoba.settings import prices
 from machikoba.store.people import ROLES, Visitor
 from machikoba.store.tables import BundleEntry, Watch
 from machikoba.web.access import Shop
 from machikoba.web.bundles import opened
 from machikoba.web.pages import steps, timeline
-from machikoba.web.pages.page import Page, fields, go, render, seen, told
+from machikoba.web.pages.page import Named, Page, Who, fields, go, render, told
 from machikoba.web.shapes import LONGEST_TEXT
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-Named = Annotated[str, InPath(max_length=100)]
-Who = Annotated[Visitor, Depends(seen)]
 SHOWN_MISTAKES = 20
 SECONDS_PER_MESSAGE = 0.02  # of the machine; bench/results/serving.json: a base takes 7 to 20 ms for a message
 PARTICLE = re.compile(r"[\u3040-\u309f]{1,2}|\W+")  # は, です and the like: they weigh, but say nothing to a reader
@@ -42,7 +39,8 @@ async def result(request: Request, name: Named, who: Who, shop: Shop) -> Respons
     entry, bundle = await run_in_threadpool(_bundle, shop, who, name)
     at_work = await run_in_threadpool(_at_work, shop, entry, bundle, who)
     load = _load(request, at_work["logged"], at_work["pace"])
-    return render(request, "result.html", **await run_in_threadpool(_facts, entry, bundle, who, load), **at_work)
+    facts = await run_in_threadpool(_facts, entry, bundle, who, load, at_work["state"])
+    return render(request, "result.html", **facts, **at_work)
 
 
 @router.post("/bundles/{name}/again")
@@ -111,16 +109,15 @@ def _at_work(shop: Workshop, entry: BundleEntry, bundle: Bundle, who: Visitor) -
             "changes": timeline.changes(marks)}
 
 
-def _facts(entry: BundleEntry, bundle: Bundle, who: Visitor, load: Load) -> dict[str, Any]:
+def _facts(entry: BundleEntry, bundle: Bundle, who: Visitor, load: Load, state: str) -> dict[str, Any]:
     proof = bundle.proof()
-    examples = bundle.examples()
-    learnt = sum(1 for example in examples if example["set"] == "train")
+    learnt = proof["sets"]["train"]
     ladder = [{**step, "words": steps.words(step)} for step in proof["ladder"]]
     topics = sorted(proof["test"]["per_label"], key=lambda one: -one["n"])
     return {"entry": entry, "bundle": bundle, "proof": proof, "sentences": promise(proof), "load": load,
             "ladder": ladder, "topics": topics, "learnt": learnt,
-            "bill": bill(proof, learnt, load, prices(), SECONDS_PER_MESSAGE), "seconds": SECONDS_PER_MESSAGE,
-            "mistakes": _mistakes(proof, examples) if may_read(who) else None, "prices": proof["cost"]["assumptions"]}
+            "bill": bill(proof, alone(proof, state), learnt, load, prices(), SECONDS_PER_MESSAGE), "seconds": SECONDS_PER_MESSAGE,
+            "mistakes": _mistakes(proof, bundle.examples()) if may_read(who) else None, "prices": proof["cost"]["assumptions"]}
 
 
 def _mistakes(proof: dict[str, Any], examples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """The desk: one message after the other, one key for each kind; what was decided is on the disk before the next is shown."""
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,17 +14,17 @@ from machikoba.desk import bundles, promotion, queue
 from machikoba.errors import MachikobaError, RequirementError
 from machikoba.language import _
 from machikoba.store.people import Visitor
-from machikoba.store.tables import Membership, Person
+from machikoba.store.tables import BundleEntry, Membership, Person, new_id
 from machikoba.web.access import Shop
 from machikoba.web.bundles import opened, state_of, to_the_desk, told
-from machikoba.web.pages.page import Page, fields, fragment, go, problem, render, seen
+from machikoba.web.once import once
+from machikoba.web.pages.page import Named, Page, Who, fields, fragment, go, problem, render
 from machikoba.web.pages.page import told as words_of
+from machikoba.web.problems import RequestError, status_of
 from machikoba.web.shapes import LONGEST_TEXT, MOST_TEXTS
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-Named = Annotated[str, InPath(max_length=100)]
-Who = Annotated[Visitor, Depends(seen)]
 KEYS = "1234567890qwertyuiopasdfghjklxcvbnm"  # of the kinds, in their order; z takes back, space passes over
 
 
@@ -44,7 +44,6 @@ async def decide(request: Request, name: Named, who: Who, shop: Shop) -> Respons
         trouble = await run_in_threadpool(_write, shop, who, name, form)
     except RequirementError as error:  # somebody else was quicker: nothing is lost, the next one comes
         trouble = words_of(error)
-    shop.states.forget()
     if "application/json" in request.headers.get("accept", ""):
         facts = await run_in_threadpool(_next, shop, who, name, only)
         return JSONResponse({"html": fragment(request, "desk_item.html", **facts | {"trouble": trouble})})
@@ -63,7 +62,7 @@ async def search(request: Request, name: Named, who: Who, shop: Shop, words: str
         with shop.database.reading() as session:
             entry = bundles.find(session, who.business_id, name)
             return {"items": queue.search(session, entry, words[:200], state or None, kind or None),
-                    "people": _people(session, who), "labels": _labels(shop, who, name)}
+                    "people": _people(session, who), "labels": _labels(shop, entry)}
 
     facts = await run_in_threadpool(read)
     return render(request, "desk_all.html", name=name, words=words, state=state, kind=kind, **facts)
@@ -92,26 +91,34 @@ async def assign(request: Request, name: Named, item: str, who: Who, shop: Shop)
 @router.get("/desk/{name}/add")
 async def add_page(request: Request, name: Named, who: Who) -> Response:
     who.must_be("staff")
-    return render(request, "desk_add.html", name=name, texts="", added=None, answered=0, problem=None)
+    return render(request, "desk_add.html", name=name, texts="", added=None, answered=[], problem=None, once=new_id())
 
 
 @router.post("/desk/{name}/add")
 async def add(request: Request, name: Named, who: Who, shop: Shop) -> Response:
     """Messages that came in, one on each line: what it may answer is told, the rest goes to the desk."""
     who.must_be("staff")
-    typed = (await fields(request)).get("texts", "")
-    texts = [line.strip()[:LONGEST_TEXT] for line in typed.splitlines() if line.strip()][:MOST_TEXTS]
-    facts: dict[str, Any] = {"name": name, "texts": typed, "added": None, "answered": 0, "problem": None}
-    if texts:
-        try:
-            service = await opened(shop, who.business_id, name)
-            found = promotion.as_it_stands(await told(shop, service, texts, who.business_id),
-                                           await state_of(shop, who.business_id, name))
-            added = await run_in_threadpool(to_the_desk, shop, who.business_id, name, service, texts, found, "page")
-        except MachikobaError as error:
-            return render(request, "desk_add.html", 503, **facts | {"problem": words_of(error)})
-        facts |= {"texts": "", "added": added, "answered": sum(one.answered for one in found)}
-    return render(request, "desk_add.html", **facts)
+    form = await fields(request)
+    typed = form.get("texts", "")
+    texts = [line.strip() for line in typed.splitlines() if line.strip()]
+    facts: dict[str, Any] = {"name": name, "texts": typed, "added": None, "answered": [], "problem": None, "once": new_id()}
+    try:
+        if len(texts) > MOST_TEXTS or max(map(len, texts), default=0) > LONGEST_TEXT:
+            raise RequestError(422, "too_many_messages", _("That is too much at once."), next=_("Send it in smaller parts."),
+                               expected=_("at most {n:,} messages of {characters:,} characters").format(
+                                   n=MOST_TEXTS, characters=LONGEST_TEXT))
+        service = await opened(shop, who.business_id, name)
+        found = promotion.as_it_stands(await told(shop, service, texts, who.business_id),
+                                       await state_of(shop, who.business_id, name))
+        # A page that is loaded again sends the same form: its messages come to the desk once.
+        key = form.get("once", "")[:64] or None
+        made = await run_in_threadpool(once, shop, who, key, f"desk {name}", texts, lambda session: {
+            "added": to_the_desk(session, who.business_id, name, service, texts, found, "page")})
+    except MachikobaError as error:
+        return render(request, "desk_add.html", status_of(error), **facts | {"problem": words_of(error)})
+    answered = [(text, one.label) for text, one in zip(texts, found, strict=True) if one.answered]
+    return render(request, "desk_add.html", **facts | {
+        "texts": "", "added": json.loads(bytes(made.body))["added"], "answered": answered})
 
 
 def _write(shop: Workshop, who: Visitor, name: str, form: dict[str, str]) -> dict[str, str] | None:
@@ -123,7 +130,7 @@ def _write(shop: Workshop, who: Visitor, name: str, form: dict[str, str]) -> dic
                                        expected=_("a decision of the last {n} minutes").format(n=promotion.UNDO_MINUTES))
             return None
         label = None if form.get("pass") else form.get("label", "")
-        if label is not None and label not in _labels(shop, who, name):
+        if label is not None and label not in _labels(shop, entry):
             raise RequirementError("label_unknown", _("This sorter does not know this kind."), found=label[:100])
         queue.decide(session, entry, form.get("item", ""), label, who.who, _seconds(form))
     return None
@@ -131,9 +138,9 @@ def _write(shop: Workshop, who: Visitor, name: str, form: dict[str, str]) -> dic
 
 def _next(shop: Workshop, who: Visitor, name: str, only: str) -> dict[str, Any]:
     """What the page shows: the next message, its kinds with their keys, how many wait."""
-    labels = _labels(shop, who, name)
     with shop.database.writing() as session:
         entry = bundles.find(session, who.business_id, name)
+        labels = _labels(shop, entry)
         item = queue.next_item(session, entry, who.who, only or None)
         counts = queue.counts(session, entry, who.who)
         state = promotion.states(session, [entry.id]).get(entry.id, "")
@@ -145,10 +152,8 @@ def _next(shop: Workshop, who: Visitor, name: str, only: str) -> dict[str, Any]:
             "trouble": None}
 
 
-def _labels(shop: Workshop, who: Visitor, name: str) -> list[str]:
-    with shop.database.reading() as session:
-        folder = bundles.folder_of(bundles.find(session, who.business_id, name), shop.home)
-    (glance,) = shop.engine.glance([folder])
+def _labels(shop: Workshop, entry: BundleEntry) -> list[str]:
+    (glance,) = shop.engine.glance([bundles.folder_of(entry, shop.home)])
     return list(glance.labels) if glance else []
 
 

@@ -1,20 +1,18 @@
 """The door: the console's link, signing in and out, an account from an invitation, the language."""
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from machikoba.errors import AccessError, MachikobaError
-from machikoba.language import LANGUAGES
+from machikoba.language import LANGUAGES, _
 from machikoba.store import people
-from machikoba.store.people import Visitor
-from machikoba.web.access import BUSINESS_COOKIE, COOKIE, Shop, is_local, unknown
+from machikoba.web.access import BUSINESS_COOKIE, COOKIE, Shop, is_local
 from machikoba.web.guard import LANGUAGE_COOKIE
-from machikoba.web.pages.page import Page, fields, go, own_path, render, seen, several, told
+from machikoba.web.pages.page import Page, Who, fields, go, own_path, render, several, told
 from machikoba.web.people import address, device, set_cookie
+from machikoba.web.problems import RequestError
 
 router = APIRouter(route_class=Page, include_in_schema=False)
 YEAR = 365 * 86_400
@@ -24,7 +22,8 @@ YEAR = 365 * 86_400
 async def open_here(request: Request, shop: Shop, key: str = "") -> Response:
     """The link that the console shows to whoever started the server, while nobody has an account."""
     if not is_local(shop, key):
-        raise unknown()
+        raise RequestError(401, "link_over", _("This link is no longer good."),
+                           next=_("Sign in. While nobody has an account, the server's console shows a new link at each start."))
     answer = go("/")
     set_cookie(request, answer, key, None)
     return answer
@@ -63,7 +62,7 @@ def go_on(request: Request, token: str, then: str, kept: list[tuple[str, str]]) 
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request, who: Annotated[Visitor, Depends(seen)], shop: Shop) -> Response:
+async def sign_out(request: Request, who: Who, shop: Shop) -> Response:
     def end() -> None:
         with shop.database.writing() as session:
             found = people.signed_in(session, request.cookies[COOKIE])
@@ -112,7 +111,7 @@ async def choose_language(name: str, then: str = "/") -> Response:
 
 
 @router.post("/business")
-async def choose_business(request: Request, _who: Annotated[Visitor, Depends(seen)]) -> Response:
+async def choose_business(request: Request, _who: Who) -> Response:
     """Which of several businesses the pages are about; one that the person is not in shows nothing."""
     answer, business = go("/"), (await fields(request)).get("business", "")[:32]
     answer.set_cookie(BUSINESS_COOKIE, business, path="/", samesite="strict", httponly=True)

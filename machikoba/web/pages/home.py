@@ -1,9 +1,9 @@
 """The start page: the sorters of a business, and what is being made."""
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +13,7 @@ from machikoba.store import jobs
 from machikoba.store.people import Visitor
 from machikoba.store.tables import Business, Job, Membership
 from machikoba.web.access import Shop
-from machikoba.web.pages.page import STATIC, Page, nothing_here, render, seen
+from machikoba.web.pages.page import STATIC, Page, Who, nothing_here, render
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
@@ -21,7 +21,7 @@ KEPT_SECONDS = 365 * 86_400
 
 
 @router.get("/")
-async def home(request: Request, who: Annotated[Visitor, Depends(seen)], shop: Shop) -> Response:
+async def home(request: Request, who: Who, shop: Shop) -> Response:
     return render(request, "home.html", **await run_in_threadpool(_facts, shop, who))
 
 
@@ -35,7 +35,7 @@ def _facts(shop: Workshop, who: Visitor) -> dict[str, Any]:
         states, waiting = promotion.states(session, [entry.id for entry in entries]), {
             entry.id: queue.waiting(session, entry) for entry in entries}
         mine = session.execute(select(Business.id, Business.name).join(Membership, Membership.business_id == Business.id).where(
-            Membership.person_id == who.who.partition(":")[2]).order_by(Business.name)).all()
+            Membership.person_id == who.person_id).order_by(Business.name)).all()
     glances = shop.engine.glance([bundles.folder_of(entry, shop.home) for entry in entries])
     drafts = [job for job in work if job.state == "draft" and who.role == "owner"]
     return {"business": business.name, "businesses": [tuple(one) for one in mine], "drafts": drafts,

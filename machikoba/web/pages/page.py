@@ -6,11 +6,12 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
 import jinja2
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi import Path as InPath
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 from markupsafe import Markup
@@ -23,7 +24,7 @@ from machikoba.store.people import Visitor, role_name
 from machikoba.web.access import BUSINESS_COOKIE, COOKIE, by_cookie, csrf_of, out_of_date
 from machikoba.web.forms import read_form
 from machikoba.web.guard import SAFE
-from machikoba.web.problems import RequestError, status_of
+from machikoba.web.problems import RequestError, for_people, status_of
 
 HERE = Path(__file__).parent.parent
 STATIC = HERE / "static"
@@ -68,6 +69,11 @@ async def seen(request: Request) -> Visitor:
     """Whoever is signed in; a route that wants it is for no one else."""
     found: Visitor = request.state.visitor
     return found
+
+
+Who = Annotated[Visitor, Depends(seen)]
+Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+Named = Annotated[str, InPath(max_length=100)]
 
 
 async def fields(request: Request) -> Fields:
@@ -126,8 +132,7 @@ def problem(request: Request, error: MachikobaError, **facts: Any) -> HTMLRespon
 
 def told(error: MachikobaError) -> dict[str, str]:
     """An error as a page shows it."""
-    found: dict[str, str] = discreet(error).to_dict()
-    return found
+    return for_people(discreet(error).to_dict())
 
 
 def own_path(path: str) -> str:

@@ -1,11 +1,10 @@
 """People and keys: who may come in, and which programs."""
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Request
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,12 +15,10 @@ from machikoba.store import people
 from machikoba.store.people import ROLES, Visitor
 from machikoba.store.tables import Key, Membership, Person, SignIn
 from machikoba.web.access import Shop
-from machikoba.web.pages.page import Page, fields, go, nothing_here, problem, render, seen
+from machikoba.web.pages.page import Id, Page, Who, fields, go, nothing_here, problem, render
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
-Who = Annotated[Visitor, Depends(seen)]
 MOST_NAME = 100
 
 
@@ -104,7 +101,7 @@ async def end_sign_in(sign_in: Id, who: Who, shop: Shop) -> Response:
     """Signs this person out in another browser."""
     def write() -> None:
         with shop.database.writing() as session:
-            people.end_sign_ins(session, _person(who), who.who, sign_in)
+            people.end_sign_ins(session, who.person_id, who.who, sign_in)
 
     await run_in_threadpool(write)
     return go("/people")
@@ -122,11 +119,6 @@ def _facts(session: Session, who: Visitor) -> dict[str, Any]:
     members = session.execute(select(Person, Membership.role).join(Membership, Membership.person_id == Person.id).where(
         Membership.business_id == who.business_id).order_by(Person.name)).all()
     keys = session.scalars(select(Key).where(Key.business_id == who.business_id, Key.ended_at.is_(None)).order_by(Key.created_at))
-    mine = session.scalars(select(SignIn).where(SignIn.person_id == _person(who), SignIn.ended_at.is_(None))
+    mine = session.scalars(select(SignIn).where(SignIn.person_id == who.person_id, SignIn.ended_at.is_(None))
                            .order_by(SignIn.created_at.desc()))
     return {"members": [(person, role) for person, role in members], "keys": list(keys), "sign_ins": list(mine)}
-
-
-def _person(who: Visitor) -> str:
-    kind, _colon, found = who.who.partition(":")
-    return found if kind == "person" else ""

@@ -1,14 +1,12 @@
 """From a file to a started work: sent, looked at, said what it shall do, its cost, begun. Each step has an address of its own."""
 from __future__ import annotations
 
-import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -22,18 +20,16 @@ from machikoba.language import _, language
 from machikoba.settings import prices
 from machikoba.store import jobs
 from machikoba.store.people import Visitor
-from machikoba.store.tables import Job, new_id
+from machikoba.store.tables import Job
 from machikoba.web import reading
 from machikoba.web.access import Shop
 from machikoba.web.pages import steps
-from machikoba.web.pages.page import Page, fields, go, nothing_here, render, seen, several, told, upload
+from machikoba.web.pages.page import Id, Page, Who, fields, go, nothing_here, render, several, told, upload
 from machikoba.web.pages.remarks import careful, none_of, remarks
-from machikoba.web.tasks import FILES, must_have_room, upload_folder
+from machikoba.web.tasks import ending_of, kept_upload, must_have_room, upload_folder
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
-Who = Annotated[Visitor, Depends(seen)]
 ERRORS = (0.02, 0.05, 0.1)
 RUNGS = ("words,features", "words,features,top,lora")
 MOST_NAME = 200  # characters of a file's name
@@ -139,17 +135,8 @@ async def begin(job_id: Id, who: Who, shop: Shop) -> Response:
 
 def _keep(shop: Workshop, who: Visitor, sent: UploadFile) -> tuple[Job, bool]:
     filename = Path((sent.filename or "").replace("\\", "/")).name[-MOST_NAME:]
-    ending = Path(filename).suffix.lower()
-    if ending not in FILES:
-        raise DataError("file_unusable", _("This kind of file cannot be read."), expected=", ".join(FILES), found=ending[:20],
-                        next=_("Save it as .xlsx or .csv."))
-    path = upload_folder(shop.home, who.business_id) / f"{new_id()}{ending}"
-    with files.storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.draft_file(path) as draft, draft.open("wb") as target:
-            shutil.copyfileobj(sent.file, target)
-    digest = files.digest(path)
-    try:
+    with kept_upload(shop.home, who.business_id, sent.file, ending_of(filename)) as path:
+        digest = files.digest(path)
         with shop.database.writing() as session:
             same = [job for job in session.scalars(select(Job).where(
                 Job.business_id == who.business_id, Job.kind == "tune", Job.state == "draft"))
@@ -160,10 +147,6 @@ def _keep(shop: Workshop, who: Visitor, sent: UploadFile) -> tuple[Job, bool]:
             name = _free_name(session, who.business_id, Path(filename).stem)
             return jobs.draft(session, who.business_id, "tune", {
                 "name": name, "filename": filename, "upload": path.name, "digest": digest}, who.who), False
-    except BaseException as error:
-        if getattr(error, "code", "") != "store_unreachable":  # else the draft may be there in spite of it
-            path.unlink(missing_ok=True)
-        raise
 
 
 def _free_name(session: Session, business_id: str, stem: str) -> str:

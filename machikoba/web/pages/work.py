@@ -4,10 +4,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -16,13 +15,12 @@ from machikoba.store.people import Visitor
 from machikoba.store.tables import Job
 from machikoba.web.access import Shop
 from machikoba.web.pages import steps
-from machikoba.web.pages.page import Page, fragment, go, nothing_here, render, seen
-from machikoba.web.tasks import delete_upload
+from machikoba.web.pages.page import Id, Page, Who, fragment, go, nothing_here, render
+from machikoba.web.problems import for_people
+from machikoba.web.tasks import delete_upload, shown
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
-Who = Annotated[Visitor, Depends(seen)]
 LOOK_SECONDS = 1.0
 MOST_SECONDS = 600.0  # of one stream; the browser asks again by itself
 
@@ -32,7 +30,7 @@ async def follow(request: Request, job_id: Id, who: Who, shop: Shop) -> Response
     job = await run_in_threadpool(_own, shop, who, job_id)
     if job.state == "draft":
         return go(f"/start/{job.id}")
-    return render(request, "work.html", **_facts(job))
+    return render(request, "work.html", **_facts(job, who))
 
 
 @router.get("/work/{job_id}/events")
@@ -44,7 +42,7 @@ async def events(request: Request, job_id: Id, who: Who, shop: Shop) -> Response
         before, left = "", MOST_SECONDS
         while left > 0 and not shop.stopping and not await request.is_disconnected():
             job = await run_in_threadpool(_own, shop, who, job_id)
-            now = fragment(request, "work_live.html", **_facts(job))
+            now = fragment(request, "work_live.html", **_facts(job, who))
             if now != before:
                 yield f"data: {json.dumps({'html': now, 'open': job.state in jobs.OPEN})}\n\n"
                 before = now
@@ -63,7 +61,7 @@ async def cancel(job_id: Id, who: Who, shop: Shop) -> Response:
     def write() -> bool:
         with shop.database.writing() as session:
             job = session.get(Job, job_id)
-            if job is None or job.business_id != who.business_id:
+            if job is None or job.business_id != who.business_id or job.kind != "tune":
                 raise nothing_here()
             draft = job.state == "draft"
             jobs.cancel(session, job, who.who)
@@ -81,7 +79,8 @@ def _own(shop: Workshop, who: Visitor, job_id: str) -> Job:
     return job
 
 
-def _facts(job: Job) -> dict[str, Any]:
-    at_work = job.state in jobs.OPEN
-    return {"job": job, "open": at_work, "state": steps.state(job), "doing": steps.doing(job), "failed": job.error,
+def _facts(job: Job, who: Visitor) -> dict[str, Any]:
+    at_work, failed = job.state in jobs.OPEN, shown(job, who)["error"]
+    return {"job": job, "open": at_work, "state": steps.state(job), "doing": steps.doing(job),
+            "failed": for_people(failed) if failed else None,
             "steps": steps.shown(job.steps, job.state == "running")}
