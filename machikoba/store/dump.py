@@ -97,6 +97,8 @@ def parsed(line: bytes) -> Row:
 def _out(value: Any) -> Any:
     if isinstance(value, datetime):
         return (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)).isoformat(timespec="microseconds")
+    if isinstance(value, float):
+        return value + 0.0  # SQLite keeps no minus before a zero
     return value
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Double, Integer, String, Text,
 from machikoba.store import dump
 from machikoba.store.database import Database
 from machikoba.store.migrations import upgrade
-from machikoba.store.tables import Moment, Table, new_id
+from machikoba.store.tables import BundleEntry, Business, Mark, Moment, Table, new_id
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60) | st.sampled_from(
     ["", "神戸市の旅館\n\r\t", "👨‍👩‍👧 は゛", "\u2028\x0b\x85", "𠮷野家", '"\\{}', "x" * 20_000])
@@ -87,6 +87,22 @@ def test_whatever_is_stored_comes_back_equal(database, other, rows):
             expected = sorted(rows[table.name], key=lambda row, order=order: [row[column.name] for column in order])
             assert [dict(row) for row in found] == expected
         session.rollback()
+
+
+def test_a_zero_with_a_minus_is_a_zero(database, other, business):
+    digests = set()
+    for one, number in ((database, -0.0), (other, 0.0)):
+        with one.writing() as session:
+            session.merge(Business(id=business, name="a", created_at=datetime(2026, 1, 1, tzinfo=UTC)))
+            session.flush()
+            session.add(BundleEntry(id="b" * 32, business_id=business, name="a", folder="a"))
+            session.flush()
+            session.add(Mark(id="m" * 32, bundle_id="b" * 32, business_id=business, at=datetime(2026, 1, 1, tzinfo=UTC),
+                             what="audit", audited=1, wrong=0, upper=1.0, lower=number))
+            session.flush()
+            digests.add(dump.contents(session.connection())["marks"]["digest"])
+            session.rollback()
+    assert len(digests) == 1
 
 
 def test_rows_of_another_table_are_refused(database):
