@@ -25,7 +25,7 @@ from tests.faults import Fault
 QUICK = {"rungs": ("words",)}
 
 
-def test_interrupt_leaves_nothing(inquiries, tmp_path):
+def test_interrupt_leaves_nothing(inquiries, tmp_path, home):
     from machikoba.tune.run import tune
 
     def stop(what: str, done: int, total: int) -> None:
@@ -34,7 +34,8 @@ def test_interrupt_leaves_nothing(inquiries, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         tune(inquiries, Options(**QUICK), tmp_path / "a.bundle", stop)
-    assert [path.name for path in tmp_path.iterdir()] == ["inquiries.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "inquiries.csv"]
+    assert not [path for path in home.rglob("*") if not path.is_dir()]
 
 
 @pytest.mark.slow

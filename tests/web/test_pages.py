@@ -287,6 +287,17 @@ def test_every_page_is_whole_small_and_of_this_server_alone(owner, shop, languag
     assert owner.client.get("/static/..%2fapp.py").status_code == 404
 
 
+def test_the_language_is_changed_where_one_is_also_after_a_form(owner):
+    owner.get("/desk/inquiries/all?state=open").send("/desk/inquiries/assign/" + "0" * 32, person="")
+    assert owner.page.status_code == 409
+    (link,) = re.findall(r'href="(/language/[^"]+)"', owner.page.text)
+    assert owner.get(html.unescape(link)).page.status_code == 200
+    assert owner.path == "/desk/inquiries/all"
+    owner.client.headers["Referer"] = "https://elsewhere.example/desk"
+    owner.page = owner.client.post("/desk/inquiries/assign/1", headers={"Accept": "text/html"})
+    assert "elsewhere" not in owner.page.text
+
+
 def test_an_error_is_a_page_for_people_and_json_for_programs(owner, inn):
     assert owner.get("/bundles/none").page.headers["content-type"].startswith("text/html")
     assert owner.page.status_code == 404

@@ -26,7 +26,8 @@ class Visitor:
         found = re.search(r'name="csrf" (?:value|content)="([^"]*)"', self.page.text) if self.page is not None else None
         form["csrf"] = csrf if csrf is not None else found[1] if found else ""
         path = path or urlsplit(str(self.page.url)).path
-        self.page = self.client.post(path, data=form, files=files, headers={"Accept": "text/html"})
+        headers = {"Accept": "text/html"} | ({"Referer": str(self.page.url)} if self.page is not None else {})
+        self.page = self.client.post(path, data=form, files=files, headers=headers)
         return self
 
     @property

@@ -102,7 +102,7 @@ def render(request: Request, template: str, status: int = 200, **facts: Any) -> 
     cookie = request.cookies.get(COOKIE, "")
     who: Visitor | None = getattr(request.state, "visitor", None)
     text = _templates().get_template(template).render(
-        who=who, csrf=csrf_of(cookie), language=language(), path=request.url.path, here=_here(request), **facts)
+        who=who, csrf=csrf_of(cookie), language=language(), path=request.url.path, here=_looked_at(request), **facts)
     answer = HTMLResponse(text, status)
     answer.headers["Content-Security-Policy"] = POLICY
     answer.headers["Referrer-Policy"] = "same-origin"  # else a form comes back without saying from where
@@ -164,6 +164,14 @@ async def _to_the_door(request: Request) -> Response:
         form = await _form(request)
         kept = [(name, value) for name, value in form.multi_items() if isinstance(value, str) and name != "csrf"]
     return render(request, "sign_in.html", 401, then=_here(request), kept=kept, problem=None, mail="", forgotten=not kept)
+
+
+def _looked_at(request: Request) -> str:
+    """The page that somebody is at: many addresses that forms are sent to show nothing when they are asked for."""
+    if request.method in SAFE:
+        return _here(request)
+    before = urlsplit(request.headers.get("referer", ""))
+    return own_path(before.path + (f"?{before.query}" if before.query else "")) if before.netloc == request.url.netloc else "/"
 
 
 def _here(request: Request) -> str:
