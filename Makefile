@@ -57,6 +57,7 @@ bench: $(VENV)/.bases $(if $(PEERS),.peers/.installed)
 	$(BIN)/python bench/reading.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/bases.py
+	$(BIN)/python bench/sorting.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/monitor.py
 	$(BIN)/python bench/desk.py

@@ -22,15 +22,15 @@ _COPY = re.compile(r"-\d+$")  # how `clean.example_ids` marks the second and lat
 _ERA_START = {"令和": 2018, "R": 2018, "平成": 1988, "H": 1988}
 
 
-def _place(group_id: str) -> float:
+def place(group_id: str) -> float:
     """A number in [0, 1) that belongs to the id forever."""
     return int.from_bytes(hashlib.sha256(group_id.encode()).digest()[:8], "big") / 2**64
 
 
 def set_of(group_id: str, holdout: float) -> Set:
     """The set of a near-duplicate group: one third of the held-out share is the test, two thirds certify."""
-    place = _place(group_id)
-    return "test" if place < holdout / 3 else "certify" if place < holdout else "train"
+    at = place(group_id)
+    return "test" if at < holdout / 3 else "certify" if at < holdout else "train"
 
 
 def assign_sets(ids: Sequence[str], links: np.ndarray, holdout: float = 0.3,
