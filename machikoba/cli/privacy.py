@@ -163,7 +163,7 @@ def _businesses(session: Session, wanted: str | None) -> list[Business]:
 
 def _row_lines(rows: list[dict[str, Any]]) -> list[str]:
     kinds = {"message": _("message"), "item": _("message on the desk"), "correction": _("correction"),
-             "file": _("waiting file"), "task": _("task"), "answer": _("kept answer")}
+             "file": _("waiting file"), "task": _("task"), "answer": _("kept answer"), "sorting": _("message being sorted")}
     return [_("found    {kind} {id} {place}: {text}").format(
         kind=kinds[row["kind"]], id=row["id"], place=row["place"], text=row["text"].replace("\n", " ")[:80]) for row in rows]
 
@@ -173,7 +173,7 @@ def _count_lines(found: list[Found]) -> list[str]:
 
     n = totals(found)
     return [_("places   {messages} messages in bundles, {items} on the desk, {corrections} corrections, {files} waiting files, "
-              "{tasks} tasks, {answers} kept answers, {unused} folders not in use").format(**n),
+              "{tasks} tasks, {answers} kept answers, {sortings} messages being sorted, {unused} folders not in use").format(**n),
             _("bundles  {bundles} to be made again; {stopped} tasks to be stopped").format(**n)]
 
 

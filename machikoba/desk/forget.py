@@ -3,6 +3,7 @@
     waiting files      the task is stopped and its file deleted, so that nothing new is made of it
     items of the desk  deleted, decided or not
     corrections        deleted, with the answers kept for their idempotency keys
+    sortings           the messages are emptied; what was learnt of them is learnt anew
     ended tasks        what they told is emptied
     bundles            the messages are emptied at once; `worker.remake` then makes the bundle again without them
     exports of these, folders not in use, unfinished work: deleted
@@ -29,6 +30,7 @@ from machikoba.pack import erased
 from machikoba.pack.bundle import EXAMPLES, SUFFIX, Bundle, open_bundle
 from machikoba.records.person import Person
 from machikoba.records.read import every_text
+from machikoba.sort.folder import place, speaks_anywhere
 from machikoba.store import audit, jobs
 from machikoba.store.jobs import KEPT, OPEN
 from machikoba.store.tables import BundleEntry, Business, Correction, Item, Job, Key, Membership, Write
@@ -39,8 +41,8 @@ MOST_ROWS = 50  # of one person; more are forgotten only when they are expected
 
 @dataclass(frozen=True)
 class Row:
-    """Something that speaks of the person. kind: "message", "item", "correction", "file", "task" or "answer"; place: of a
-    message, its bundle; text: shown to whoever may see past texts, stored nowhere."""
+    """Something that speaks of the person. kind: "message", "item", "correction", "file", "task", "answer" or "sorting";
+    place: of a message, its bundle; text: shown to whoever may see past texts, stored nowhere."""
 
     kind: str
     place: str
@@ -65,6 +67,7 @@ class Found:
     stopped: list[Job] = field(default_factory=list)
     told: list[Job] = field(default_factory=list)
     uploads: list[Path] = field(default_factory=list)
+    sortings: list[Path] = field(default_factory=list)
     bundles: list[Path] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
     unused: list[Path] = field(default_factory=list)
@@ -73,7 +76,7 @@ class Found:
 
     def counts(self) -> dict[str, int]:
         """How many there are of each kind; numbers only, as the audit may hold them."""
-        kinds = ("message", "item", "correction", "file", "task", "answer")
+        kinds = ("message", "item", "correction", "file", "task", "answer", "sorting")
         return {f"{kind}s": sum(row.kind == kind for row in self.rows) for kind in kinds} | {
             "stopped": len(self.stopped), "bundles": len(self.unfinished), "unused": len(self.unused)}
 
@@ -107,6 +110,8 @@ def find(session: Session, business_id: str, person: Person, home: Path) -> Foun
         if answer.answer.get("id") in gone or person.within(_strings(answer.answer)):
             found.answers.append(answer)
             found.rows.append(Row("answer", "", answer.key, ""))
+    for folder in _inside(place(home, business_id, "")):
+        _look_at_sorting(found, folder, person)
     _look_at_bundles(found, session, business_id, person, home)
     if found.unfinished:  # an export holds weights; it would copy those that have learnt from the person
         found.stopped += [job for job in session.scalars(select(Job).where(
@@ -151,6 +156,10 @@ def erase(session: Session, found: Found, person: Person, actor: str, home: Path
         job.error = {**dict.fromkeys(job.error, ""), "code": job.error.get("code", "")} if job.error else None
     for row in (*found.items, *found.corrections, *found.answers):
         session.delete(row)
+    for folder in found.sortings:
+        from machikoba.sort import kept  # libraries that most commands never need
+
+        kept.erase(folder, lambda text, identity: person.within([text], identity), _("removed"))
     for path in found.bundles:
         erased.erase(open_bundle(path), lambda example: _speaks(example, person))
     for folder in found.unused:
@@ -200,6 +209,16 @@ def _look_at_job(found: Found, job: Job, person: Person) -> None:
     if speaks:
         found.told.append(job)
         found.rows.append(Row("task", "", job.id, ""))
+
+
+def _look_at_sorting(found: Found, folder: Path, person: Person) -> None:
+    try:
+        mine = speaks_anywhere(folder, lambda text, identity: person.within([text], identity))
+    except (OSError, ValueError):
+        found.unsearched.append(folder.name)
+        return
+    found.rows += [Row("sorting", folder.name, identity, text) for identity, text in mine]
+    found.sortings += [folder] if mine else []
 
 
 def _look_at_bundles(found: Found, session: Session, business_id: str, person: Person, home: Path) -> None:

@@ -27,6 +27,7 @@ from machikoba.errors import BundleError, OptionError
 from machikoba.language import _
 from machikoba.pack import erased
 from machikoba.pack.bundle import EXAMPLES, open_bundle
+from machikoba.sort.folder import place, remove
 from machikoba.store import audit
 from machikoba.store.database import Database
 from machikoba.store.jobs import DRAFT_DAYS, KEPT, OPEN
@@ -105,6 +106,11 @@ def _business(session: Session, business_id: str, home: Path, moment: datetime) 
         if path.name not in wanted:
             path.unlink()
             gone["files"] += 1
+    sorting = set(session.scalars(select(Job.id).where(Job.business_id == business_id, Job.kind == "sort")))
+    for path in _older(place(home, business_id, ""), old):
+        if path.name not in sorting:
+            remove(path)
+            gone["sortings"] += 1
     used = {folder_of(entry, home) for entry in session.scalars(select(BundleEntry).where(BundleEntry.business_id == business_id))
             if entry.removed_at is None or entry.removed_at > old}
     making = {job.id for job in session.scalars(select(Job).where(Job.business_id == business_id, Job.state.in_(OPEN)))}

@@ -14,6 +14,7 @@ from machikoba.records.privacy import PLACEHOLDERS
 from machikoba.records.read import Records, read, same_label
 from machikoba.records.split import parse_date
 
+LEAST_PER_LABEL = 5  # examples; fewer cannot be judged by five folds
 FEW_EXAMPLES = 8  # of a label; below it the label is hardly learnt
 SHOWN_ROWS = 5
 SHOWN_LABELS = 30

@@ -53,7 +53,9 @@ def learn(pool: Pool, answers: Answers) -> Apprentice | None:
 
 
 def read(pool: Pool, apprentice: Apprentice, texts: Sequence[str], vectors: np.ndarray) -> np.ndarray:
-    """Scores (n, n_labels) of messages that are not in the pool, from their texts and vectors (n, d) of the same base."""
+    """Scores (n, n_labels) of messages that are not in the pool, from their texts and vectors (n, d) of the same base; not by a
+    pool from the disk."""
+    assert pool.ngrams is not None
     return likeness(pool, pool.place(vectors), pool.ngrams.transform(texts), apprentice.rows) @ apprentice.weights
 
 

@@ -7,6 +7,7 @@ answers alone, as a tuning with a holdout will read it; one that the clerk could
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from machikoba.sort.apprentice import Apprentice
 from machikoba.sort.pool import Pool
 
 LEAST_SAMPLE = 20  # messages, below which no forecast is made
+CERTIFYING = 2 / 3  # of the sample; the rest is the test (records.split)
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ def outlook(pool: Pool, answers: Answers, apprentice: Apprentice | None, max_err
         return Outlook(n_answered, skipped, found, useful, None, None, None, few)
     confidence, correct = _confident(apprentice, sample)
     confidence, correct = np.append(confidence, np.zeros(unsaid)), np.append(correct, np.zeros(unsaid, dtype=bool))
-    chance = certificate_chance(confidence, correct, found.n, max_error, confidence_level)
-    wanted = rows_needed(confidence, correct, max_error, confidence_level)
+    chance = certificate_chance(confidence, correct, int(found.n * CERTIFYING), max_error, confidence_level)
+    certifying = rows_needed(confidence, correct, max_error, confidence_level)
+    wanted = None if certifying is None else ceil(certifying / CERTIFYING)
     before = int((~_right(apprentice.half[sample], apprentice.given[sample])).sum()) + unsaid
     wrong = found.n - found.k
     # Mistakes fall as a power of the answers: what the last doubling did, the next one does. Half a mistake keeps it finite.

@@ -28,8 +28,8 @@ class Pool:
 
     texts: masked, length m. ids: stable, length m. distinct: which of them each of the n messages is, int (n,). sizes: how many
     messages each stands for, int (m,). vectors: unit rows around the mean of all, float32 (m, d). words: unit rows of n-grams,
-    csr (m, k). centre (d,), ngrams: what makes both of further messages. sampled: those to ask in their order, int. useful: those
-    to choose among, int.
+    csr (m, k). centre (d,), ngrams: what makes both of further messages; ngrams is None in a pool from the disk, where nobody's
+    words are but in the messages. sampled: those to ask in their order, int. useful: those to choose among, int.
     """
 
     texts: tuple[str, ...]
@@ -39,9 +39,9 @@ class Pool:
     vectors: np.ndarray
     words: csr_matrix
     centre: np.ndarray
-    ngrams: Ngrams
     sampled: np.ndarray
     useful: np.ndarray
+    ngrams: Ngrams | None = None
 
     @classmethod
     def of(cls, texts: Sequence[str], vectors: np.ndarray, holdout: float = HOLDOUT) -> Pool:

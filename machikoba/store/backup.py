@@ -25,6 +25,7 @@ from machikoba import files
 from machikoba.errors import BundleError, OptionError
 from machikoba.language import _
 from machikoba.pack.bundle import SUFFIX, sealed_files
+from machikoba.sort import folder as sorting
 from machikoba.store import archive, audit, dump, inuse
 from machikoba.store.archive import Facts, Writer
 from machikoba.store.database import Database
@@ -179,6 +180,8 @@ def _rows(writer: Writer, connection: Connection, say: Say) -> tuple[dict[str, A
                 folders.append(row["folder"])
             if table.name == "jobs" and row["state"] in KEPT_JOBS and (upload := json.loads(row["options"]).get("upload")):
                 uploads.append(f"businesses/{row['business_id']}/uploads/{Path(upload).name}")
+            if table.name == "jobs" and row["kind"] == "sort":
+                uploads += [f"businesses/{row['business_id']}/{sorting.FOLDER}/{row['id']}/{name}" for name in sorting.FILES]
         if block:
             writer.add(f"store/{table.name}.{part + 1:04}.jsonl", bytes(block))
         found[table.name] = content.to_dict()

@@ -18,6 +18,7 @@ from machikoba.errors import DataError, OptionError, RequirementError
 from machikoba.language import _
 from machikoba.pack.bundle import SUFFIX
 from machikoba.prove.certificate import certificate_chance, minimum_answered, spent_level
+from machikoba.records.check import LEAST_PER_LABEL
 from machikoba.records.clean import near_duplicate_links
 from machikoba.records.read import Records, read, same_label
 from machikoba.records.split import assign_sets, oldest_first
@@ -31,7 +32,6 @@ from machikoba.tune.options import Options
 from machikoba.tune.recipe import source_of
 from machikoba.work import WorkFolder, key
 
-LEAST_PER_LABEL = 5  # examples; fewer cannot be judged by five folds
 LEAST_DIFFERENT = 20  # messages, near duplicates counted once
 WORTH_HOLDING_OUT = 0.8  # chance of a certificate from which "auto" keeps rows aside
 

@@ -17,7 +17,7 @@ from machikoba.language import _
 from machikoba.web import backups, bundles, keys, people, privacy, problems, tasks
 from machikoba.web.guard import LOOPBACK, Guard
 from machikoba.web.pages import bundle as bundle_page
-from machikoba.web.pages import desk, door, home, start, work
+from machikoba.web.pages import desk, door, home, sort, start, work
 from machikoba.web.pages import people as people_page
 from machikoba.web.pages.page import problem
 from machikoba.web.problems import RequestError, documented
@@ -42,7 +42,7 @@ def create_app(shop: Workshop, hosts: Collection[str] = LOOPBACK, names: Collect
     problems.install(app, problem)
     for part in (bundles, tasks, backups, keys, people, privacy):
         app.include_router(part.router)
-    for page in (home, door, start, work, bundle_page, desk, people_page):
+    for page in (home, door, start, sort, work, bundle_page, desk, people_page):
         app.include_router(page.router)
     measures = _Measures(shop)
 

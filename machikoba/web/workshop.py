@@ -14,6 +14,7 @@ from machikoba.engine.lanes import Lanes
 from machikoba.engine.runtime import Engine
 from machikoba.store.database import Database
 from machikoba.store.people import Visitor
+from machikoba.web.sorting import Sortings
 
 T = TypeVar("T")
 FRESH_SECONDS = 1.0  # how long a key that was ended may still open
@@ -65,6 +66,7 @@ class Workshop:
     visitors: Fresh[Visitor] = field(default_factory=Fresh)
     bundles: Fresh[Path] = field(default_factory=Fresh)  # (business, name) -> folder
     states: Fresh[str] = field(default_factory=Fresh)  # the same -> how it stands at work
+    sortings: Sortings = field(default_factory=Sortings)
     stopping: bool = False
 
     @classmethod
@@ -76,4 +78,5 @@ class Workshop:
         """Answers what was accepted, then lets go of everything."""
         self.stopping = True
         self.lanes.close()
+        self.sortings.close()
         self.database.close()

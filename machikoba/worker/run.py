@@ -22,6 +22,7 @@ from machikoba.worker.backup import back_up
 from machikoba.worker.export import export_bundle
 from machikoba.worker.remake import remake_job
 from machikoba.worker.replay import replay_bundle
+from machikoba.worker.sort import prepare_sorting
 from machikoba.worker.tune import tune_upload
 
 log = logging.getLogger("machikoba.worker")
@@ -34,7 +35,7 @@ STORE = ("store_busy", "store_full", "store_refused", "store_unreachable")  # no
 # What is done for a job: given its lease, a way to say how far it is, and the home.
 Kind = Callable[[Lease, Say, Path], None]
 KINDS: dict[str, Kind] = {"tune": tune_upload, "remake": remake_job, "replay": replay_bundle, "export": export_bundle,
-                          "backup": back_up}
+                          "backup": back_up, "sort": prepare_sorting}
 
 
 class StoppedError(Exception):

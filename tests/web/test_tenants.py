@@ -179,9 +179,11 @@ class Businesses(RuleBasedStateMachine):
     def reach_for_the_others_pages(self, which, data):
         side = self.sides[which]
         job, item = data.draw(st.sampled_from(self.ids(Job, side))), data.draw(st.sampled_from(self.ids(Item, side)))
-        for path in (f"/start/{job}", f"/start/{job}/cost", f"/work/{job}", f"/work/{job}/events"):
+        for path in (f"/start/{job}", f"/start/{job}/cost", f"/work/{job}", f"/work/{job}/events", f"/sort/{job}",
+                     f"/sort/{job}/kinds", f"/sort/{job}/kinds/0"):
             assert side.ask("GET", path, True).status_code == 404
-        for path in (f"/start/{job}", f"/start/{job}/run", f"/work/{job}/cancel"):
+        for path in (f"/start/{job}", f"/start/{job}/run", f"/start/{job}/sort", f"/work/{job}/cancel", f"/sort/{job}",
+                     f"/sort/{job}/kinds", f"/sort/{job}/kinds/0", f"/sort/{job}/make", f"/sort/{job}/delete"):
             assert side.ask("POST", path, True, data={"csrf": side.form, "name": "x"}).status_code == 404
         for path, form in (("/desk/inquiries", {"item": item, "label": f"canary-{side.name}-label-bath"}),
                            (f"/desk/inquiries/assign/{item}", {"person": ""})):

@@ -18,14 +18,13 @@ from machikoba.store.tables import BundleEntry, Membership, Person, new_id
 from machikoba.web.access import Shop
 from machikoba.web.bundles import opened, state_of, to_the_desk, told
 from machikoba.web.once import once
-from machikoba.web.pages.page import Named, Page, Who, fields, fragment, go, problem, render
+from machikoba.web.pages.page import KEYS, Named, Page, Who, fields, fragment, go, problem, render, seconds_of
 from machikoba.web.pages.page import told as words_of
 from machikoba.web.problems import RequestError, status_of
 from machikoba.web.shapes import LONGEST_TEXT, MOST_TEXTS
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
-KEYS = "1234567890qwertyuiopasdfghjklxcvbnm"  # of the kinds, in their order; z takes back, space passes over
 
 
 @router.get("/desk/{name}")
@@ -132,7 +131,7 @@ def _write(shop: Workshop, who: Visitor, name: str, form: dict[str, str]) -> dic
         label = None if form.get("pass") else form.get("label", "")
         if label is not None and label not in _labels(shop, entry):
             raise RequirementError("label_unknown", _("This sorter does not know this kind."), found=label[:100])
-        queue.decide(session, entry, form.get("item", ""), label, who.who, _seconds(form))
+        queue.decide(session, entry, form.get("item", ""), label, who.who, seconds_of(form, queue.MOST_SECONDS))
     return None
 
 
@@ -161,10 +160,3 @@ def _people(session: Session, who: Visitor) -> list[tuple[str, str]]:
     return [(person.id, person.name) for person in session.scalars(
         select(Person).join(Membership, Membership.person_id == Person.id).where(Membership.business_id == who.business_id)
         .order_by(Person.name))]
-
-
-def _seconds(form: dict[str, str]) -> float | None:
-    try:
-        return float(form["seconds"])
-    except (KeyError, ValueError):
-        return None

@@ -32,6 +32,7 @@ POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'sel
           "form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 MOST_FIELDS = 500  # of a form
 MOST_KEPT_BYTES = 256 << 10  # of a form whose sender must sign in first
+KEYS = "1234567890qwertyuiopasdfghjklxcvbnm"  # of kinds, in their order; z takes back, space passes over, - fits none
 Fields = dict[str, str]
 
 
@@ -80,6 +81,15 @@ async def fields(request: Request) -> Fields:
     """The words of a form; of several with one name the last."""
     form = await _form(request)
     return {name: value for name, value in form.multi_items() if isinstance(value, str)}
+
+
+def seconds_of(form: Fields, most: float) -> float | None:
+    """How long somebody looked before a decision, as the script counted; None where nothing sensible was sent."""
+    try:
+        found = float(form["seconds"])
+    except (KeyError, ValueError):
+        return None
+    return found if 0 <= found <= most else None
 
 
 async def several(request: Request, name: str) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from machikoba import files
 from machikoba.desk import bundles
@@ -53,7 +52,7 @@ async def take(request: Request, who: Who, shop: Shop) -> Response:
         if sent is None:
             raise DataError("file_missing", _("No file was chosen."), expected=_("an Excel or CSV file"),
                             next=_("Choose the file that holds the inquiries."))
-        job, again = await run_in_threadpool(_keep, shop, who, sent)
+        job, again = await run_in_threadpool(keep_draft, shop, who, sent.filename or "", sent.file)
     except MachikobaError as error:
         return render(request, "start.html", 422, problem=told(error))
     return go(f"/start/{job.id}{'?again=1' if again else ''}")
@@ -98,7 +97,7 @@ async def want(request: Request, job_id: Id, who: Who, shop: Shop) -> Response:
         wanted = _wanted(job, report) | chosen | {"name": name, "rungs": rungs, "target_error": error, "never_automatic": never}
         return render(request, "look.html", 422, job=job, used=used, again=False, problem=told(problem), report=report,
                       remarks=remarks(report), wanted=wanted)
-    await run_in_threadpool(_change, shop, who, job_id, write)
+    await run_in_threadpool(change_draft, shop, who, job_id, write)
     return go(f"/start/{job_id}/cost")
 
 
@@ -129,13 +128,16 @@ async def begin(job_id: Id, who: Who, shop: Shop) -> Response:
             must_have_room(session, who.business_id)
             jobs.start(session, job, who.who)
 
-    await run_in_threadpool(_change, shop, who, job_id, write)
+    await run_in_threadpool(change_draft, shop, who, job_id, write)
     return go(f"/work/{job_id}")
 
 
-def _keep(shop: Workshop, who: Visitor, sent: UploadFile) -> tuple[Job, bool]:
-    filename = Path((sent.filename or "").replace("\\", "/")).name[-MOST_NAME:]
-    with kept_upload(shop.home, who.business_id, sent.file, ending_of(filename)) as path:
+def keep_draft(shop: Workshop, who: Visitor, filename: str, file: IO[bytes], options: dict[str, Any] | None = None
+               ) -> tuple[Job, bool]:
+    """A work that waits to be begun with this file, and whether it was there already. options: what is known of it beforehand.
+    Raises DataError, RequestError, StorageError."""
+    filename = Path(filename.replace("\\", "/")).name[-MOST_NAME:]
+    with kept_upload(shop.home, who.business_id, file, ending_of(filename)) as path:
         digest = files.digest(path)
         with shop.database.writing() as session:
             same = [job for job in session.scalars(select(Job).where(
@@ -146,7 +148,7 @@ def _keep(shop: Workshop, who: Visitor, sent: UploadFile) -> tuple[Job, bool]:
                 return same[0], True
             name = _free_name(session, who.business_id, Path(filename).stem)
             return jobs.draft(session, who.business_id, "tune", {
-                "name": name, "filename": filename, "upload": path.name, "digest": digest}, who.who), False
+                "name": name, "filename": filename, "upload": path.name, "digest": digest, **(options or {})}, who.who), False
 
 
 def _free_name(session: Session, business_id: str, stem: str) -> str:
@@ -174,7 +176,8 @@ def _own(session: Session, who: Visitor, job_id: str) -> Job:
     return job
 
 
-def _change(shop: Workshop, who: Visitor, job_id: str, write: Callable[[Session, Job], None]) -> None:
+def change_draft(shop: Workshop, who: Visitor, job_id: str, write: Callable[[Session, Job], None]) -> None:
+    """Changes a work that nobody has begun yet; one that was begun stays as it is. Raises AccessError, RequestError."""
     who.must_be("owner")
     with shop.database.writing() as session:
         job = _own(session, who, job_id)

@@ -20,7 +20,7 @@ def words(step: dict[str, Any]) -> str:
 def doing(job: Job) -> str:
     """What a work is at."""
     forms = {"reading": _("The open model reads the messages: {done} of {total}"),
-             "packing": _("Packing, and testing on the messages kept aside"),
+             "grouping": _("Putting together what is alike"), "packing": _("Packing, and testing on the messages kept aside"),
              "words": _("Learning words, part {done} of {total}"), "features": _("Learning, part {done} of {total}"),
              "top": _("Training the upper half, part {done} of {total}"), "lora": _("Training the model, part {done} of {total}")}
     return forms.get(job.doing, _("At work")).format(done=f"{job.done:,}", total=f"{job.total:,}")
@@ -28,6 +28,8 @@ def doing(job: Job) -> str:
 
 def state(job: Job) -> str:
     """How a work stands."""
+    if job.kind == "sort" and job.state in ("running", "failed"):
+        return _("The messages are being read.") if job.state == "running" else _("The messages could not be read.")
     return {"draft": _("Not begun yet."), "queued": _("It waits for its turn."), "running": _("It is being made."),
             "done": _("It is done."), "failed": _("It could not be made."), "cancelled": _("It was stopped.")}[job.state]
 

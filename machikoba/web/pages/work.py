@@ -20,6 +20,7 @@ from machikoba.web.problems import for_people
 from machikoba.web.tasks import delete_upload, shown
 from machikoba.web.workshop import Workshop
 
+KINDS = ("tune", "sort")  # that a page follows
 router = APIRouter(route_class=Page, include_in_schema=False)
 LOOK_SECONDS = 1.0
 MOST_SECONDS = 600.0  # of one stream; the browser asks again by itself
@@ -61,7 +62,7 @@ async def cancel(job_id: Id, who: Who, shop: Shop) -> Response:
     def write() -> bool:
         with shop.database.writing() as session:
             job = session.get(Job, job_id)
-            if job is None or job.business_id != who.business_id or job.kind != "tune":
+            if job is None or job.business_id != who.business_id or job.kind not in KINDS:
                 raise nothing_here()
             draft = job.state == "draft"
             jobs.cancel(session, job, who.who)
@@ -74,7 +75,7 @@ async def cancel(job_id: Id, who: Who, shop: Shop) -> Response:
 def _own(shop: Workshop, who: Visitor, job_id: str) -> Job:
     with shop.database.reading() as session:
         job = session.get(Job, job_id)
-    if job is None or job.business_id != who.business_id or job.kind != "tune":
+    if job is None or job.business_id != who.business_id or job.kind not in KINDS:
         raise nothing_here()
     return job
 
