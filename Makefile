@@ -30,7 +30,7 @@ demo: $(VENV)/.installed
 	  --out .machikoba/demo.bundle
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check --quiet .

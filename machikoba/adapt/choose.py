@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from machikoba.adapt.closed_form import Kernel, fit_trust, logistic, ridge, targets, temperature
+from machikoba.adapt.closed_form import Kernel, balanced_ridge, fit_trust, logistic, ridge, targets, temperature
 from machikoba.adapt.contract import Train
 from machikoba.adapt.fitted.kernel import Anchors, Choice, Encode, KernelMachine, Likeness, blend, placed, trust_inputs
 from machikoba.adapt.fitted.ngrams import Ngrams
@@ -100,6 +100,8 @@ def each_strength(kernel: Kernel, among: np.ndarray, train: Train, choice: Choic
     if choice.head == "logistic":
         weights, prior = logistic(kernel, among, train.labels, choice.strengths[0], len(train.names))
         return [weights], prior
+    if choice.head == "balanced":  # of few rows only, which all are anchors
+        return balanced_ridge(among, train.labels, len(train.names), choice.strengths), np.zeros(len(train.names), np.float32)
     wanted, prior = targets(train.labels, len(train.names))
     return ridge(kernel, among, wanted, choice.strengths), prior
 
@@ -207,9 +209,14 @@ def learn(train: Train, layers: Mapping[str, np.ndarray] | None, seed: int, stan
     for rival in rivals:
         judged = judge(rival, made, subset.labels)
         found = judged if judged.clearly_beats(found) else found
-    other = judge(replace(found.choice, head="logistic", strengths=(LOGISTIC_STRENGTH,), shares=(1.0,)), made, subset.labels)
-    reason = f"wrong on held-out rows: ridge {found.wrong.mean():.3f}, logistic {other.wrong.mean():.3f}"
-    found = other if other.clearly_beats(found) else found
+    heads = [replace(found.choice, head="logistic", strengths=(LOGISTIC_STRENGTH,), shares=(1.0,))]
+    if len(train) <= FOLDED_ROWS:
+        heads.append(replace(found.choice, head="balanced"))
+    others = [judge(head, made, subset.labels) for head in heads]
+    reason = "wrong on held-out rows: " + ", ".join(
+        f"{one.choice.head} {one.wrong.mean():.3f}" for one in (found, *others))
+    for other in others:
+        found = other if other.clearly_beats(found) else found
     choice = replace(found.choice, reason=reason + compared)
     everything = Rows(train, None if layers is None else layers[layer], standardise)
     machine = everything.fit(choice, seed, encoders[layer] if encoders else None)

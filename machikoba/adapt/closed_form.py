@@ -53,6 +53,27 @@ def ridge(kernel: Kernel, among: np.ndarray, wanted: np.ndarray, strengths: Sequ
             for strength in strengths]
 
 
+def evened(kernel: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel (n, n) of rows that their labels (n,) weigh alike, and the root (n, 1) by which each row was divided.
+
+    Ridge with a penalty of its own for each row is plain ridge on rows divided by the root of that penalty; here it grows with
+    the number of rows of the row's label, so that a label with one row is heard as loudly as one with fifty.
+    """
+    counts = np.bincount(labels)
+    root = np.sqrt(counts[labels] / counts[counts > 0].mean()).astype(np.float32)[:, None]
+    return kernel / root / root.T, root
+
+
+def balanced_ridge(kernel: np.ndarray, labels: np.ndarray, n_labels: int, strengths: Sequence[float]) -> list[np.ndarray]:
+    """Weights (n, n_labels) under each strength, for scores that start from zero: what few rows of most uneven labels need.
+
+    kernel (n, n) of the rows with each other; labels int (n,).
+    """
+    scaled, root = evened(kernel, labels)
+    wanted = np.eye(n_labels, dtype=np.float32)[labels] / root
+    return [part / root for part in ridge(scaled, scaled, wanted, strengths)]
+
+
 def logistic(kernel: Kernel, among: np.ndarray, labels: np.ndarray, strength: float,
              n_labels: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights (m, n_labels) and constants (n_labels,) of multinomial logistic regression in the kernel's space.

@@ -1,8 +1,7 @@
 """The apprentice of a session, made again every few answers: the kernel of the rung `features`, solved for few rows.
 
-Two things differ from `adapt.choose.solve`, because a session begins with a handful of answers of which most have one label
-(docs/log.md has the figures): scores start from zero, not from the labels' shares, and a row's penalty grows with the number
-of rows of its label, so that a label with one answer is heard as loudly as one with fifty:
+A session begins with a handful of answers of which most have one label (docs/log.md has the figures). So scores start from zero,
+not from the labels' shares, and a row's penalty grows with the number of rows of its label (the head "balanced" of the rung):
 
     weights = (k(rows, rows) + strength · diag(n of the row's label / mean n))⁻¹ one-hot
 """
@@ -14,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from machikoba.adapt.choose import FIRST
-from machikoba.adapt.closed_form import ridge, temperature
+from machikoba.adapt.closed_form import evened, ridge, temperature
 from machikoba.adapt.fitted.kernel import BLOCK, blend
 from machikoba.sort.answers import SKIPPED, Answers
 from machikoba.sort.apprentice import Apprentice, doubt
@@ -80,14 +79,11 @@ def _apart(kernel: np.ndarray, given: np.ndarray, picked: np.ndarray) -> tuple[n
 def balanced(kernel: np.ndarray, given: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights (r, n_labels), and the score that each row gets from a fit on all others, (r, n_labels).
 
-    kernel (r, r); given int (r,). Ridge with a penalty of its own for each row is plain ridge on rows divided by the root of
-    that penalty. A row left out: Allen's PRESS (1974), exact but for its label's count. The rows hold no near-duplicates, so
-    none is given away by its twin; a label's only row counts as a mistake.
+    kernel (r, r); given int (r,). A row left out: Allen's PRESS (1974), exact but for its label's count. The rows hold no
+    near-duplicates, so none is given away by its twin; a label's only row counts as a mistake.
     """
-    counts = np.bincount(given)
-    root = np.sqrt(counts[given] / counts.mean()).astype(np.float32)[:, None]
-    wanted = np.eye(len(counts), dtype=np.float32)[given]
-    scaled = kernel / root / root.T
+    scaled, root = evened(kernel, given)
+    wanted = np.eye(int(given.max()) + 1, dtype=np.float32)[given]
     inverse = ridge(scaled, scaled, np.eye(len(given), dtype=np.float32), (strength,))[0]
     inner = inverse @ (wanted / root)
     return inner / root, wanted - root * inner / np.diag(inverse)[:, None]

@@ -28,7 +28,7 @@ from machikoba.web.problems import RequestError, documented
 from machikoba.web.shapes import Tasks, TaskShown
 from machikoba.web.workshop import Workshop
 
-FILES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".jsonl")
+FILES = (".csv", ".tsv", ".xlsx", ".xlsm", ".xls", ".ods", ".jsonl")
 MOST_WAITING = 20  # pieces of work of one business
 SHOWN = 100
 BLOCK_BYTES = 1 << 20

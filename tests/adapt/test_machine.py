@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from machikoba.adapt import choose
 from machikoba.adapt.choose import learn
-from machikoba.adapt.closed_form import logistic, ridge, targets, temperature
+from machikoba.adapt.closed_form import balanced_ridge, logistic, ridge, targets, temperature
 from machikoba.adapt.contract import Train
 from machikoba.adapt.fitted.kernel import KernelMachine, softmax
 from machikoba.adapt.fitted.ngrams import Counts, Ngrams, PackedNgrams
@@ -44,6 +44,26 @@ def test_anchors_give_the_exact_solution_when_they_are_all_rows():
     wanted, _prior = targets(np.arange(60) % 4, 4)
     (exact,), (through,) = ridge(among, among, wanted, (1.0,)), ridge(full.copy(), among, wanted, (1.0,))
     np.testing.assert_allclose(full @ through, full @ exact, atol=2e-2)
+
+
+def test_a_label_with_one_row_is_heard_among_rows_of_another():
+    kernel = np.full((21, 21), 0.3, dtype=np.float32) + 0.7 * np.eye(21, dtype=np.float32)
+    labels = np.array([0] * 20 + [2])
+    (even,) = balanced_ridge(kernel, labels, 3, (1.0,))
+    assert (kernel @ even)[20].argmax() == 2
+    assert not even[:, 1].any(), "of a label without a row nothing is known"
+    wanted, prior = targets(labels, 3)
+    (plain,) = ridge(kernel, kernel, wanted, (1.0,))
+    assert (kernel @ plain + prior)[20].argmax() == 0, "plain ridge does not hear it"
+
+
+def test_where_all_labels_have_as_many_rows_it_is_plain_ridge_from_zero():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(30, 5)).astype(np.float32)
+    kernel, labels = rows @ rows.T, np.arange(30) % 3
+    (even,) = balanced_ridge(kernel, labels, 3, (2.0,))
+    (plain,) = ridge(kernel, kernel, np.eye(3, dtype=np.float32)[labels], (2.0,))
+    assert np.allclose(even, plain, atol=1e-5)
 
 
 def test_logistic_agrees_with_its_primal():

@@ -263,3 +263,30 @@ def test_a_store_of_an_older_version_is_not_changed_by_a_backup(url, home, tmp_p
     made = backup.make(home, own)
     assert archive.verify(Path(made["file"]), None)["revision"] == "0001"
     own.close()
+
+
+def test_a_sorting_is_in_it_with_every_answer(home, database, kept, tmp_path):
+    from machikoba.sort import folder as place
+    from machikoba.sort import kept as sorting
+    from machikoba.sort.session import Session
+    from tests.sort.conftest import made as pool_of
+
+    with database.writing() as session:
+        business = session.scalars(select(BundleEntry.business_id)).first()
+        job = Job(business_id=business, kind="sort", options={"filename": "a.csv"}, state="done", made_by="console")
+        session.add(job)
+        session.flush()
+        id = job.id
+    pool, _kinds = pool_of(40)
+    sorting.save_new(place.place(home, business, id), pool, [None] * len(pool), [])
+    sitting = Session(place.place(home, business, id))
+    sitting.do("a", {"do": "new", "name": "駐車場", "message": pool.ids[0]})
+    file = Path(backup.make(home, database)["file"])
+    sitting.do("a", {"do": "answer", "message": pool.ids[1], "label": 0})
+    assert len([name for name in names(file) if f"sorting/{id}/" in name]) == len(place.FILES)
+    other = tmp_path / "other"
+    elsewhere = Database(default_url(other))
+    restore.restore(file, other, elsewhere)
+    again = Session(place.place(other, business, id))
+    assert again.answers.given == {pool.ids[0]: 0}
+    assert again.answers.names == {0: "駐車場"}

@@ -179,3 +179,45 @@ def test_a_file_dropped_on_the_page(tab, served):
     }""", "text,label\n" + "\n".join(f"{text},{label}" for text, label in messages(60)))
     tab.wait_for_url("**/start/*")
     assert tab.inner_text("h1") == "落とした.csv"
+
+
+def test_messages_without_kinds_are_sorted_by_keyboard(chromium, served, tab, tmp_path):
+    base, link = served
+    file = tmp_path / "受付.csv"
+    file.write_text("本文\n" + "".join(f"{text}\n" for text, _kind in messages(60)), encoding="utf-8")
+    context = chromium.new_context(viewport={"width": 360, "height": 800}, bypass_csp=True, locale="en-GB")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(link)
+    page.goto(base + "/start")
+    page.set_input_files("#file", str(file))
+    page.click("main form button")
+    page.click("text=Sort them here")
+    page.click("text=Begin to sort", timeout=120_000)
+    page.wait_for_url("**/kinds")
+    looked_over(page, 360)
+    first, second = page.locator(".proposal").nth(0), page.locator(".proposal").nth(1)
+    first.locator("input[type=checkbox]").check()
+    first.locator("input[type=text], input:not([type])").fill("one")
+    second.locator("input[type=checkbox]").check()
+    page.click("text=Take these over and sort")
+    page.wait_for_selector("text=0 messages sorted")
+    for n, key in enumerate("1212121", 1):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"text=/^{n} messages? sorted/")
+    page.keyboard.press("z")
+    page.wait_for_selector("text=6 messages sorted")
+    page.keyboard.press("-")
+    page.wait_for_selector("text=7 messages sorted")
+    page.keyboard.press(" ")
+    page.fill("#new", "parking")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=8 messages sorted")
+    assert page.locator(".kinds button").count() == 3
+    looked_over(page, 360)
+    page.locator(".kinds").scroll_into_view_if_needed()
+    page.goto(page.url + "/kinds")
+    looked_over(page, 360)
+    page.locator("table a").first.click()
+    looked_over(page, 360)
+    context.close()

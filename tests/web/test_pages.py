@@ -1,13 +1,17 @@
 """The pages as a browser without a script uses them."""
 from __future__ import annotations
 
+import errno
 import html
+import io
 import os
 import re
+import zipfile
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from openpyxl import Workbook
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
@@ -255,6 +259,45 @@ def test_people_and_keys(owner, app):
     mine = next(row for row in owner.page.text.split("<tr>") if "aoki@example.jp" in row)
     owner.send(re.search(r'action="(/people/[0-9a-f]{32}/role)"', mine)[1], role="")
     assert owner.page.status_code == 409, "a business keeps an owner"
+
+
+def test_a_workbook_with_macros_and_links_to_others_is_read_as_it_stands(owner, shop, inn):
+    """Macros are not run and links not followed: what a cell showed when it was saved counts."""
+    book, packed = Workbook(), io.BytesIO()
+    book.active.append(["本文", "分類"])
+    for text, label in messages(60):
+        book.active.append([text, label])
+    book.save(packed)
+    made = io.BytesIO()
+    with zipfile.ZipFile(packed) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("sheet1.xml"):  # the label of the first message comes from another book
+                content = re.sub(rb'<c r="B2"[^>]*>.*?</c>', b'<c r="B2" t="str"><f>[1]Sheet1!A1</f><v>parking</v></c>', content)
+            new.writestr(name, content)
+        new.writestr("xl/vbaProject.bin", b"\xd0\xcf\x11\xe0 macro")
+        new.writestr("xl/externalLinks/_rels/externalLink1.xml.rels", '<Relationships xmlns="http://schemas.openxmlformats.org/'
+                     'package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/'
+                     '2006/relationships/externalLinkPath" Target="http://127.0.0.1:9/other.xlsx" TargetMode="External"/>'
+                     '</Relationships>')
+    owner.get("/start").send("/start", files={"file": ("受付.xlsm", made.getvalue())})
+    assert owner.heading == "受付.xlsm"
+    assert "60 messages were read" in owner.text
+    assert "4 kinds" in owner.text
+
+
+def test_a_full_disk_at_the_start_is_told_and_leaves_nothing(owner, shop, inn, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("machikoba.web.tasks.shutil.copyfileobj", full)
+    owner.get("/start").send("/start", files={"file": ("a.csv", table(messages(60)))})
+    assert owner.page.status_code == 507
+    assert "Make room on the disk" in owner.text
+    assert str(shop.home) not in owner.page.text
+    assert uploads(shop, inn) == []
+    monkeypatch.undo()
+    assert owner.get("/start").send("/start", files={"file": ("a.csv", table(messages(60)))}).heading == "a.csv"
 
 
 def test_drafts_that_nobody_begins_go(owner, shop, inn):

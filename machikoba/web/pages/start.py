@@ -25,6 +25,7 @@ from machikoba.web.access import Shop
 from machikoba.web.pages import steps
 from machikoba.web.pages.page import Id, Page, Who, fields, go, nothing_here, render, several, told, upload
 from machikoba.web.pages.remarks import careful, none_of, remarks
+from machikoba.web.problems import status_of
 from machikoba.web.tasks import ending_of, kept_upload, must_have_room, upload_folder
 from machikoba.web.workshop import Workshop
 
@@ -54,7 +55,7 @@ async def take(request: Request, who: Who, shop: Shop) -> Response:
                             next=_("Choose the file that holds the inquiries."))
         job, again = await run_in_threadpool(keep_draft, shop, who, sent.filename or "", sent.file)
     except MachikobaError as error:
-        return render(request, "start.html", 422, problem=told(error))
+        return render(request, "start.html", status_of(error), problem=told(error))
     return go(f"/start/{job.id}{'?again=1' if again else ''}")
 
 
