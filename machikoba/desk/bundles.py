@@ -4,14 +4,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from machikoba.errors import BundleError, OptionError
 from machikoba.language import _
 from machikoba.pack.bundle import SUFFIX
 from machikoba.store import audit
-from machikoba.store.tables import BundleEntry, now
+from machikoba.store.tables import BundleEntry, Version, now
 
 NAME, UNUSABLE = re.compile(r"[\w.\-（）() ]{1,100}"), re.compile(r"[^\w.\-（）() ]")
 
@@ -47,8 +47,7 @@ def add(session: Session, business_id: str, name: str, folder: Path, home: Path,
     if old is not None:
         remove(session, old, actor)
         session.flush()
-    kept = folder.relative_to(home) if folder.is_relative_to(home) else folder
-    entry = BundleEntry(business_id=business_id, name=name, folder=kept.as_posix())
+    entry = BundleEntry(business_id=business_id, name=name, folder=kept_as(folder, home))
     session.add(entry)
     session.flush()
     audit.record(session, actor, "bundle.add", f"bundle:{entry.id}", business_id)
@@ -56,17 +55,18 @@ def add(session: Session, business_id: str, name: str, folder: Path, home: Path,
 
 
 def remove(session: Session, entry: BundleEntry, actor: str) -> None:
-    """Takes a bundle out of use; its folder stays until it is cleared away."""
+    """Takes a bundle out of use, with all its versions; the folders stay until they are cleared away."""
     entry.removed_at = now()
+    session.execute(update(Version).where(Version.bundle_id == entry.id, Version.removed_at.is_(None)).values(
+        removed_at=entry.removed_at))
     audit.record(session, actor, "bundle.remove", f"bundle:{entry.id}", entry.business_id)
 
 
 def adopt(session: Session, business_id: str, paths: list[Path], home: Path) -> None:
     """Names bundles that lie in the home or were given at the start, where they have no name yet."""
-    known = {entry.folder for entry in session.scalars(select(BundleEntry))}
+    known = {*session.scalars(select(BundleEntry.folder)), *session.scalars(select(Version.folder))}
     for path in paths:
-        kept = (path.relative_to(home) if path.is_relative_to(home) else path).as_posix()
-        if kept not in known:
+        if kept_as(path, home) not in known:
             name = UNUSABLE.sub("_", path.name.removesuffix(SUFFIX)[:100]).strip(". ") or "bundle"
             add(session, business_id, name, path, home, "console")
 
@@ -74,6 +74,11 @@ def adopt(session: Session, business_id: str, paths: list[Path], home: Path) -> 
 def folder_of(entry: BundleEntry, home: Path) -> Path:
     """Where a bundle lies."""
     return home / entry.folder  # an absolute folder stays what it is
+
+
+def kept_as(path: Path, home: Path) -> str:
+    """A folder as the store names it."""
+    return (path.relative_to(home) if path.is_relative_to(home) else path).as_posix()
 
 
 def check_name(name: str) -> None:

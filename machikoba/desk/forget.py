@@ -6,7 +6,7 @@
     sortings           the messages are emptied; what was learnt of them is learnt anew
     ended tasks        what they told is emptied
     bundles            the messages are emptied at once; `worker.remake` then makes the bundle again without them
-    exports of these, folders not in use, unfinished work: deleted
+    exports of these, versions and other folders not in use, unfinished work: deleted
 
 In this order nothing comes after that could still learn from the person. Cut short at any point, it is finished by asking
 for the same again: an emptied message marks its bundle as unfinished.
@@ -23,7 +23,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from machikoba.desk import bundles, exports
+from machikoba.desk import bundles, exports, versions
+from machikoba.desk.bundles import kept_as
 from machikoba.errors import BundleError, MachikobaError, RequirementError
 from machikoba.language import _
 from machikoba.pack import erased
@@ -33,7 +34,7 @@ from machikoba.records.read import every_text
 from machikoba.sort.folder import place, speaks_anywhere
 from machikoba.store import audit, jobs
 from machikoba.store.jobs import KEPT, OPEN
-from machikoba.store.tables import BundleEntry, Business, Correction, Item, Job, Key, Membership, Write
+from machikoba.store.tables import BundleEntry, Business, Correction, Item, Job, Key, Membership, Version, Write
 from machikoba.store.tables import Person as Account
 
 MOST_ROWS = 50  # of one person; more are forgotten only when they are expected
@@ -113,9 +114,10 @@ def find(session: Session, business_id: str, person: Person, home: Path) -> Foun
     for folder in _inside(place(home, business_id, "")):
         _look_at_sorting(found, folder, person)
     _look_at_bundles(found, session, business_id, person, home)
-    if found.unfinished:  # an export holds weights; it would copy those that have learnt from the person
-        found.stopped += [job for job in session.scalars(select(Job).where(
-            Job.business_id == business_id, Job.kind == "export", Job.state.in_(OPEN))) if job not in found.stopped]
+    # An export holds weights; it would copy those that have learnt from the person. A bundle that learns anew may be learning it.
+    making = (["export"] if found.unfinished else []) + (["again"] if found.unfinished or found.corrections else [])
+    found.stopped += [job for job in session.scalars(select(Job).where(
+        Job.business_id == business_id, Job.kind.in_(making), Job.state.in_(OPEN))) if job not in found.stopped]
     _look_at_names(found, session, business_id, person)
     return found
 
@@ -123,7 +125,7 @@ def find(session: Session, business_id: str, person: Person, home: Path) -> Foun
 def find_lying(session: Session, person: Person, home: Path) -> Found:
     """What speaks of `person` in bundles of the home that no business has: those of the command line."""
     found = Found(None)
-    known = {home / folder for folder in session.scalars(select(BundleEntry.folder))}
+    known = {home / folder for table in (BundleEntry, Version) for folder in session.scalars(select(table.folder))}
     for path in _inside(home / "bundles"):
         if path.name.startswith(".") and path.is_dir():  # left by a run that was killed
             found.unused += [path] if _any_speaks(path, person) else []
@@ -166,6 +168,7 @@ def erase(session: Session, found: Found, person: Person, actor: str, home: Path
         for entry in session.scalars(select(BundleEntry).where(
                 BundleEntry.folder == kept_as(folder, home), BundleEntry.removed_at.is_(None))):
             bundles.remove(session, entry, actor)
+        versions.forget_folder(session, kept_as(folder, home))
         shutil.rmtree(folder, ignore_errors=True)
     if found.business and found.unfinished:
         shutil.rmtree(exports.place(home, found.business, "").parent, ignore_errors=True)
@@ -188,11 +191,6 @@ def note(session: Session, found: Sequence[Found], actor: str, business_id: str 
     entry = audit.record(session, actor, "forget", f"business:{business_id}" if business_id else "home", business_id,
                          totals(found))
     return f"{entry.number}-{entry.hash[:8]}"
-
-
-def kept_as(path: Path, home: Path) -> str:
-    """A folder as the store names it."""
-    return (path.relative_to(home) if path.is_relative_to(home) else path).as_posix()
 
 
 def _work_folder(home: Path, business_id: str | None) -> Path:
@@ -228,6 +226,10 @@ def _look_at_bundles(found: Found, session: Session, business_id: str, person: P
     for entry in entries:  # one that was replaced, but lies where whoever uses the command line finds it
         if entry.removed_at is not None and not (home / entry.folder).is_relative_to(own):
             used.setdefault(home / entry.folder, entry.name)
+    names = {entry.id: entry.name for entry in entries}
+    for version in session.scalars(select(Version).where(Version.business_id == business_id)):
+        if not (home / version.folder).is_relative_to(own):
+            used.setdefault(home / version.folder, names[version.bundle_id])
     for path, name in used.items():
         if path.exists():
             _look_into(found, path, name, person)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from machikoba.prove.certificate import spent_level
@@ -20,6 +20,7 @@ from machikoba.store.tables import BundleEntry, Item, Mark, Watch, now
 from machikoba.tasks.classify import Prediction
 
 APPRENTICE_SHARE, QUALIFIED_SHARE = 0.3, 0.1  # audited blind: an apprentice has everything to prove, and people look anyway
+CHANGED = "version"  # what of a mark: another version answers from then on
 UNDO_MINUTES = 2  # until a decision counts for the monitor, which takes nothing back
 
 
@@ -60,8 +61,11 @@ def settle(session: Session, bundle_id: str) -> str | None:
     if found is None:
         return None
     monitor, before = Monitor.from_dict(found.monitor), found.state
+    began = session.scalar(select(func.max(Mark.at)).where(Mark.bundle_id == bundle_id, Mark.what == CHANGED))
     for item in due:
         item.counted = True
+        if began is not None and item.created_at < began:  # another version had said that
+            continue
         if item.label is None or item.state != "done":  # passed over: nobody knows whether it was right
             continue
         monitor.update(item.label != item.said, item.probability or 1.0)
@@ -93,6 +97,26 @@ def begin_again(session: Session, found: Watch, facts: dict[str, Any], actor: st
     found.monitor = monitor.to_dict()
     audit.record(session, actor, "bundle.begin_again", f"bundle:{found.bundle_id}", found.business_id, {"number": found.number})
     _mark(session, found, "start", monitor)
+
+
+def begin_with(session: Session, entry: BundleEntry, facts: dict[str, Any], suspended: bool) -> None:
+    """Another version of the bundle answers from now on, as its own certificate says, with a monitor of its own; a bundle that
+    never was at work begins there as any. facts: its bundle.json; suspended: it erred too often when it was at work before.
+
+    Who was suspended at work, or the bundle before it without having proved itself since, begins as an apprentice: a certificate
+    is of messages that were there before, and at work it has not held.
+    """
+    found = session.get(Watch, entry.id, with_for_update=True)
+    if found is None:
+        return
+    last = session.scalars(select(Mark.what).where(Mark.bundle_id == entry.id, Mark.what.in_(("qualified", "suspended")))
+                           .order_by(Mark.at.desc(), Mark.audited.desc()).limit(1)).first()
+    qualified = facts["threshold"] is not None and not suspended and last != "suspended" and found.state != "suspended"
+    found.state, found.since = "qualified" if qualified else "apprentice", now()
+    found.share, found.number = QUALIFIED_SHARE if qualified else APPRENTICE_SHARE, found.number + 1
+    monitor = _monitor(facts, found.share, found.number)
+    found.monitor = monitor.to_dict()
+    _mark(session, found, CHANGED, monitor)
 
 
 def timeline(session: Session, bundle_id: str) -> list[Mark]:

@@ -21,6 +21,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from machikoba import files
+from machikoba.desk import versions
 from machikoba.desk.bundles import folder_of
 from machikoba.desk.forget import Found, remake_later
 from machikoba.errors import BundleError, OptionError
@@ -31,7 +32,18 @@ from machikoba.sort.folder import place, remove
 from machikoba.store import audit
 from machikoba.store.database import Database
 from machikoba.store.jobs import DRAFT_DAYS, KEPT, OPEN
-from machikoba.store.tables import WRITES_KEPT_HOURS, BundleEntry, Business, Correction, Entry, Item, Job, Write, now
+from machikoba.store.tables import (
+    WRITES_KEPT_HOURS,
+    BundleEntry,
+    Business,
+    Correction,
+    Entry,
+    Item,
+    Job,
+    Version,
+    Write,
+    now,
+)
 from machikoba.work import clear_old
 
 log = logging.getLogger("machikoba.desk")
@@ -113,6 +125,8 @@ def _business(session: Session, business_id: str, home: Path, moment: datetime) 
             gone["sortings"] += 1
     used = {folder_of(entry, home) for entry in session.scalars(select(BundleEntry).where(BundleEntry.business_id == business_id))
             if entry.removed_at is None or entry.removed_at > old}
+    used |= {home / one.folder for one in session.scalars(select(Version).where(Version.business_id == business_id))
+             if one.removed_at is None or one.removed_at > old}
     making = {job.id for job in session.scalars(select(Job).where(Job.business_id == business_id, Job.state.in_(OPEN)))}
     for path in _older(folder / "bundles", old):
         if path not in used and not any(path.name.lstrip(".").startswith(one) for one in making) and not _place_of(path, used):
@@ -128,9 +142,11 @@ def _old(session: Session, business: Business, home: Path, before: datetime) -> 
                               ("tasks", Job, Job.ended_at)):
         gone[name] = session.execute(delete(table).where(  # type: ignore[attr-defined]
             table.business_id == business.id, when < before)).rowcount
-    for entry in session.scalars(select(BundleEntry).where(
-            BundleEntry.business_id == business.id, BundleEntry.created_at < before)):
-        path = folder_of(entry, home)
+    entries = session.scalars(select(BundleEntry).where(
+        BundleEntry.business_id == business.id, BundleEntry.created_at < before)).all()
+    # Every version holds what the first one learnt from, so all are as old as that.
+    kept = session.scalars(select(Version.folder).where(Version.bundle_id.in_([entry.id for entry in entries])))
+    for path in sorted({*(folder_of(entry, home) for entry in entries), *(home / folder for folder in kept)}):
         if (path / EXAMPLES).exists() and not erased.unfinished(path):  # else it is made again first
             try:
                 gone["messages"] += erased.erase_all(open_bundle(path))
@@ -145,6 +161,7 @@ def _finish_later(database: Database, business_id: str, home: Path) -> None:
     with database.reading() as session:
         folders = {folder_of(entry, home) for entry in session.scalars(select(BundleEntry).where(
             BundleEntry.business_id == business_id, BundleEntry.removed_at.is_(None)))}
+        folders |= versions.folders(session, business_id, home)
     unfinished = [folder for folder in sorted(folders) if erased.unfinished(folder)]
     if unfinished:
         with database.writing() as session:

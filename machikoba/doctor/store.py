@@ -17,7 +17,7 @@ from machikoba.language import _
 from machikoba.store import audit, jobs
 from machikoba.store.database import Database, here
 from machikoba.store.migrations import current, newest, versions
-from machikoba.store.tables import BundleEntry, Entry, Job, now
+from machikoba.store.tables import BundleEntry, Entry, Job, Version, now
 
 PATIENCE = timedelta(minutes=5)  # that a task may wait although nobody works
 
@@ -63,8 +63,8 @@ def _examined(database: Database, home: Path, found: Examined) -> Iterator[Findi
             yield _damaged(f"{where}: {said}")
             return
         yield ok("store", _("{where}: answers, version {version}").format(where=where, version=version))
-        folders = session.scalars(select(BundleEntry.folder).where(BundleEntry.removed_at.is_(None)))
-        found.bundles = [home / folder for folder in folders]
+        found.bundles = [home / folder for table in (BundleEntry, Version) for folder in session.scalars(
+            select(table.folder).where(table.removed_at.is_(None)))]
         found.newest_entry = session.scalar(select(func.max(Entry.at)))
         yield _audit(session)
         yield _tasks(session)

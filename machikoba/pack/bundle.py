@@ -1,6 +1,6 @@
 """The bundle: one folder with all that is needed to serve a tuned model, check it and make it again.
 
-    bundle.json  recipe.toml  examples.jsonl  proof.json  card.md  NOTICE  weights/  MANIFEST.sha256
+    bundle.json  recipe.toml  examples.jsonl  unseen.json  proof.json  card.md  NOTICE  weights/  MANIFEST.sha256
 
 Written as a draft, flushed and renamed: it is there whole or not at all, and never changed afterwards.
 """
@@ -20,6 +20,7 @@ from machikoba.language import _
 FORMAT = 1
 MANIFEST = "MANIFEST.sha256"
 EXAMPLES = "examples.jsonl"
+UNSEEN = "unseen.json"
 TOKENS = "tokens.safetensors"  # in weights/: how much each token of the base counts
 SUFFIX = ".bundle"
 Stamp = tuple[int, ...]  # changes when a bundle is written again
@@ -46,11 +47,21 @@ class Bundle:
         return json.loads((self.path / "proof.json").read_bytes())
 
     def examples(self) -> list[dict[str, Any]]:
-        """examples.jsonl: id, set, group, text, label; empty where the file was left out, as in an export."""
+        """examples.jsonl: id, set, group, text, label, and origin unless it is an uploaded file; empty where the file was left
+        out, as in an export."""
         if not (self.path / EXAMPLES).exists():
             return []
         with (self.path / EXAMPLES).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
+
+    def unseen(self) -> list[str | None] | None:
+        """unseen.json: for each line of examples.jsonl the label that a model said which had not learnt from it, None where none
+        was asked; None where the file is missing, as in an export and in what older versions made."""
+        try:
+            said = json.loads((self.path / UNSEEN).read_bytes())
+        except FileNotFoundError:
+            return None
+        return [None if label is None else self.facts["labels"][label] for label in said]
 
 
 def write_file(folder: Path, name: str, content: bytes | str | Mapping[str, Any]) -> None:

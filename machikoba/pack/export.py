@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from machikoba import files
-from machikoba.pack.bundle import SUFFIX, open_bundle, seal, write_file
+from machikoba.pack.bundle import EXAMPLES, SUFFIX, UNSEEN, open_bundle, seal, write_file
 
-EXAMPLES, PROOF = "examples.jsonl", "proof.json"
+PROOF = "proof.json"
 BLOCK = 1 << 20
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file, so that a bundle exported twice gives the same bytes
 
@@ -24,7 +24,7 @@ def export(path: Path, target: Path, name: str | None = None) -> dict[str, Any]:
     folder = (name or path.name.removesuffix(SUFFIX)) + SUFFIX
     with files.scratch_folder(target.parent / "export") as scratch, files.storing(target):
         sealed = scratch / folder
-        for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name != EXAMPLES):
+        for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name not in (EXAMPLES, UNSEEN)):
             write_file(sealed, file.relative_to(path).as_posix(), file.read_bytes())
         write_file(sealed, PROOF, _nameless(bundle.proof(), folder))
         seal(sealed)

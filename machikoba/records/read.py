@@ -11,6 +11,7 @@ from machikoba.errors import DataError
 from machikoba.language import _
 from machikoba.records.clean import canonical_labels, example_ids, normalise
 from machikoba.records.columns import SAMPLE_ROWS, Column, find_columns
+from machikoba.records.origin import FILE
 from machikoba.records.privacy import MaskedNumber, mask, refuse_my_number
 from machikoba.records.table import Row, Source, Table
 from machikoba.records.text_files import lines, open_text
@@ -23,7 +24,7 @@ TEXTS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class Example:
-    """One message. text: personal data masked; original: as written; row: its row in the file."""
+    """One message. text: personal data masked; original: as written; row: its row in the file; origin: as of `origin`."""
 
     id: str
     text: str
@@ -31,6 +32,7 @@ class Example:
     label: str | None
     date: str | None
     row: int
+    origin: str = FILE
 
 
 @dataclass(frozen=True)

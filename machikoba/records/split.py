@@ -5,7 +5,7 @@ import hashlib
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -27,20 +27,30 @@ def place(group_id: str) -> float:
     return int.from_bytes(hashlib.sha256(group_id.encode()).digest()[:8], "big") / 2**64
 
 
+def original(identity: str) -> str:
+    """The id of a text's first copy."""
+    return _COPY.sub("", identity)
+
+
 def set_of(group_id: str, holdout: float) -> Set:
     """The set of a near-duplicate group: one third of the held-out share is the test, two thirds certify."""
     at = place(group_id)
     return "test" if at < holdout / 3 else "certify" if at < holdout else "train"
 
 
-def assign_sets(ids: Sequence[str], links: np.ndarray, holdout: float = 0.3,
-                order: np.ndarray | None = None) -> tuple[list[Set], list[str]]:
+def assign_sets(ids: Sequence[str], links: np.ndarray, holdout: float = 0.3, order: np.ndarray | None = None,
+                known: Mapping[int, tuple[Set, str]] | None = None,
+                train_only: Collection[int] = ()) -> tuple[list[Set], list[str]]:
     """Set and group id of every example.
 
     ids (n,): stable ids. links (m, 2): near duplicates. holdout: share not learnt from. order (n,): rows from the oldest
     on (default: as given). A row joins the group of its earlier near duplicates, the earliest of several; a row that
     joins groups of different sets is used in none, and so are its exact copies, but it decides for no other row. So
     rows added later never move an earlier one.
+
+    known: set and group of rows that had them before; they come first in the file and in `order`, and keep their sets.
+    train_only: rows that nothing may be proved on. A group that one of them begins is learnt from, whatever its hash says; one
+    that joins a group kept aside is used in none.
 
     Links name the first of several near duplicates in the file, which need not be the oldest: two rows linked only
     through one that is above them in the file, but yet to come in `order`, count as linked.
@@ -50,9 +60,11 @@ def assign_sets(ids: Sequence[str], links: np.ndarray, holdout: float = 0.3,
         neighbours.setdefault(i, []).append(j)
         neighbours.setdefault(j, []).append(i)
     sets: list[Set | None] = [None] * len(ids)
-    groups = [_COPY.sub("", identity) for identity in ids]
+    groups = [original(identity) for identity in ids]
     oldest_copy: dict[str, int] = {}
+    only: set[Set] = {"train"}
     began: dict[str, int] = {}
+    placed: dict[str, Set] = {}  # the set of each group that began
     joined_ahead: defaultdict[int, set[str]] = defaultdict(set)
     merged: dict[str, str] = {}
 
@@ -63,19 +75,28 @@ def assign_sets(ids: Sequence[str], links: np.ndarray, holdout: float = 0.3,
 
     for row in range(len(ids)) if order is None else order.tolist():
         copy = oldest_copy.setdefault(groups[row], row)
+        if known is not None and row in known:
+            sets[row], groups[row] = before, group = known[row]
+            if before != "none":
+                began.setdefault(group, len(began))
+                placed[group] = before
+            continue
         near = [*neighbours.get(row, []), copy]
         ahead = [j for j in near if sets[j] is None and j < row]
         touched = {root(groups[j]) for j in near if sets[j] not in (None, "none")}
         touched.update(root(group) for j in ahead for group in joined_ahead[j])
+        if root(groups[row]) in placed:  # a group keeps its name also where the row that gave it is gone
+            touched.add(root(groups[row]))
         earlier = sorted(touched, key=began.__getitem__)
-        if sets[copy] == "none" or len({set_of(group, holdout) for group in earlier}) > 1:
+        wanted = {placed[group] for group in earlier} | (only if row in train_only else set())
+        if sets[copy] == "none" or len(wanted) > 1:
             sets[row], groups[row] = "none", ids[row]
             continue
         if earlier:
             groups[row] = earlier[0]
             merged.update(dict.fromkeys(earlier[1:], earlier[0]))
         began.setdefault(groups[row], len(began))
-        sets[row] = set_of(groups[row], holdout)
+        sets[row] = placed.setdefault(groups[row], wanted.pop() if wanted else set_of(groups[row], holdout))
         for j in ahead:
             joined_ahead[j].add(groups[row])
     return [s or "none" for s in sets], [root(group) for group in groups]

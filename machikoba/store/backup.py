@@ -1,7 +1,8 @@
 """A backup: everything that must survive, in one file, made while server and worker run.
 
     store/TABLE.0001.jsonl   the rows, all of one moment; the same from SQLite and PostgreSQL
-    home/…                   bundles in use, files that wait for the worker, settings, how often rows were certified on
+    home/…                   bundles in use, versions that are kept, files that wait for the worker, settings, how often rows
+                             were certified on
 
 Not in it: open models and what is made from them again, measurements, how far interrupted runs are, other backups.
 """
@@ -161,9 +162,9 @@ def _fill(writer: Writer, home: Path, database: Database, say: Say) -> None:
     writer.close(facts)
 
 
-def _rows(writer: Writer, connection: Connection, say: Say) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Writes all rows: what each table holds, the folders of bundles in use, the files that jobs wait for."""
-    found, folders, uploads = {}, [], []
+def _rows(writer: Writer, connection: Connection, say: Say) -> tuple[dict[str, Any], set[str], list[str]]:
+    """Writes all rows: what each table holds, the folders of bundles that are kept, the files that jobs wait for."""
+    found, folders, uploads = {}, set[str](), list[str]()
     every = dump.tables(connection)
     for number, table in enumerate(every):
         say("rows", number, len(every))
@@ -176,8 +177,8 @@ def _rows(writer: Writer, connection: Connection, say: Say) -> tuple[dict[str, A
                 say("rows", number, len(every))
                 block.clear()
             block += line
-            if table.name == "bundles" and row["removed_at"] is None:
-                folders.append(row["folder"])
+            if table.name in ("bundles", "versions") and row["removed_at"] is None:
+                folders.add(row["folder"])
             if table.name == "jobs" and row["state"] in KEPT_JOBS and (upload := json.loads(row["options"]).get("upload")):
                 uploads.append(f"businesses/{row['business_id']}/uploads/{Path(upload).name}")
             if table.name == "jobs" and row["kind"] == "sort":

@@ -3,6 +3,7 @@
     businesses ── memberships ── people ── sign_ins
         ├── invitations, keys            who may come in
         ├── bundles ── corrections       what answers, and what a person changed
+        │      └── versions              what it was before, and can be again
         ├── jobs                         what the worker does
         ├── writes                       answers already given to an idempotency key
         └── audit                        who did what, when; ids, never text
@@ -156,6 +157,28 @@ class BundleEntry(Table):
     __table_args__ = (
         Index("bundles_by_name", "business_id", "name", unique=True, sqlite_where=text("removed_at IS NULL"),
               postgresql_where=text("removed_at IS NULL")),)
+
+
+class Version(Table):
+    """What a bundle is or was: each time it learnt anew there is one more. number: 1, 2, 3 … of the bundle. made_at: the moment
+    up to which corrections are in it. job_id: of the work that made it. since: in use since then, None while another is.
+    suspended: it erred too often at work while it was in use. facts: figures of its test and of the comparison with the one
+    before, numbers and codes only. removed_at: its folder is not kept any more."""
+
+    __tablename__ = "versions"
+    id: Mapped[str] = mapped_column(ID, primary_key=True, default=new_id)
+    business_id: Mapped[str] = mapped_column(ForeignKey("businesses.id"))
+    bundle_id: Mapped[str] = mapped_column(ForeignKey("bundles.id"))
+    number: Mapped[int] = mapped_column(Integer)
+    folder: Mapped[str]
+    made_at: Mapped[datetime] = mapped_column(default=now)
+    made_by: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(ID)
+    facts: Mapped[dict[str, Any]]
+    since: Mapped[datetime | None]
+    suspended: Mapped[bool] = mapped_column(default=False)
+    removed_at: Mapped[datetime | None]
+    __table_args__ = (Index("versions_in_order", "bundle_id", "number"), Index("versions_of_business", "business_id"))
 
 
 class Correction(Table):

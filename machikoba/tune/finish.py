@@ -23,11 +23,12 @@ from machikoba.engine.runtime import Engine
 from machikoba.errors import RequirementError
 from machikoba.language import _
 from machikoba.memory import peak_mib
-from machikoba.pack.bundle import EXAMPLES, FORMAT, TOKENS, Bundle, seal, write_file
+from machikoba.pack.bundle import EXAMPLES, FORMAT, TOKENS, UNSEEN, Bundle, seal, write_file
 from machikoba.pack.card import card, notice
 from machikoba.pack.statement import missing
 from machikoba.prove.certificate import Certificate, choose_thresholds, rows_needed, spent_level
 from machikoba.prove.metrics import coverage_at_error, rate
+from machikoba.records.origin import FILE
 from machikoba.records.read import Example
 from machikoba.records.split import time_split
 from machikoba.settings import Prices, home
@@ -129,8 +130,18 @@ def finish(target: Path, name: str, data: dict[str, Any], climbed: Climbed, enco
 
 def example_lines(plan: Plan) -> bytes:
     """examples.jsonl."""
-    return "".join(json.dumps({"id": e.id, "set": s, "group": g, "text": e.text, "label": e.label}, ensure_ascii=False) + "\n"
+    return "".join(json.dumps({"id": e.id, "set": s, "group": g, "text": e.text, "label": e.label,
+                               **({"origin": e.origin} if e.origin != FILE else {})}, ensure_ascii=False) + "\n"
                    for e, s, g in zip(plan.examples, plan.sets, plan.groups, strict=True)).encode()
+
+
+def unseen_line(plan: Plan, chosen: Tried) -> bytes:
+    """unseen.json. By the number of the line, so that it names no message: what is emptied there is nobody's here."""
+    assert chosen.unseen is not None
+    said: list[int | None] = [None] * len(plan.examples)
+    for row, label in zip(plan.rows("train")[chosen.unseen.rows].tolist(), chosen.unseen.chosen.tolist(), strict=True):
+        said[row] = label
+    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
 
 
 def _encoder_of(chosen: Tried, encoders: Sequence[Encoder]) -> Encoder | None:
@@ -172,6 +183,7 @@ def _write_parts(draft: Path, plan: Plan, encoders: Sequence[Encoder], facts: di
     write_file(draft, "bundle.json", facts)
     write_file(draft, "recipe.toml", recipe(data, options, facts, fitted.choice, chosen, started))
     write_file(draft, EXAMPLES, example_lines(plan))
+    write_file(draft, UNSEEN, unseen_line(plan, chosen))
     encoder = _encoder_of(chosen, encoders)
     weights = {TOKENS: encoder.weights.save()} if encoder is not None and encoder.weights is not None else {}
     for name, content in (fitted.save() | weights).items():

@@ -11,6 +11,7 @@ from machikoba.pack.bundle import EXAMPLES, Bundle
 from machikoba.pack.erased import left
 from machikoba.records.clean import near_duplicate_links
 from machikoba.records.columns import Column
+from machikoba.records.origin import FILE
 from machikoba.records.read import Example, Records
 from machikoba.records.table import Source
 from machikoba.settings import home, prices
@@ -29,12 +30,13 @@ def remake(bundle: Bundle, out: Path, say: Say, work_in: Path) -> dict[str, Any]
     on these rows (DESIGN 7). Raises DataError where too little is left, BaseError where the base is not here any more.
     """
     price, clock, options = prices(), Clock(), options_of(bundle)
-    records, sets, groups = _records(bundle)
+    kept = [(number, one) for number, one in enumerate(bundle.examples(), start=1) if one["text"]]
+    records = records_of(bundle, [example_of(one, number) for number, one in kept])
+    sets, groups = [one["set"] for _number, one in kept], [one["group"] for _number, one in kept]
     labels = labels_of(records, options)
     enough_different(records, near_duplicate_links([example.text for example in records.examples]))
     plan = Plan(records.examples, sets, groups, labels, [None] * len(sets))
-    lines = example_lines(plan)
-    data = {"file": EXAMPLES, "sha256": hashlib.sha256(lines).hexdigest(), "text": "text", "label": "label", "rows": len(sets)}
+    lines, data = example_lines(plan), data_of(plan)
     work = WorkFolder(work_in / key(lines, options, __version__))
     encoders = readers(options.bases, home(), work, say)
     found = climbed(plan, classify.ladder(encoders, options.rungs), labels, options, price, say)
@@ -55,10 +57,18 @@ def options_of(bundle: Bundle) -> Options:
         **{name: settings[name] for name in ("target_error", "target_coverage", "confidence", "holdout", "seed")})
 
 
-def _records(bundle: Bundle) -> tuple[Records, list[str], list[str]]:
-    """The examples that are left, with their sets and groups."""
-    kept = [(number, example) for number, example in enumerate(bundle.examples(), start=1) if example["text"]]
-    examples = [Example(one["id"], one["text"], one["text"], one["label"], None, number) for number, one in kept]
-    records = Records(Source(bundle.path / EXAMPLES), ("text", "label"), Column("text", ""), Column("label", ""), None, examples,
-                      len(examples), [], [], {}, {}, [])
-    return records, [one["set"] for _number, one in kept], [one["group"] for _number, one in kept]
+def example_of(kept: dict[str, Any], number: int) -> Example:
+    """A line of examples.jsonl as an example; number: of the line."""
+    return Example(kept["id"], kept["text"], kept["text"], kept["label"], None, number, kept.get("origin", FILE))
+
+
+def records_of(bundle: Bundle, examples: list[Example]) -> Records:
+    """Examples of a bundle, as if they had just been read."""
+    return Records(Source(bundle.path / EXAMPLES), ("text", "label"), Column("text", ""), Column("label", ""), None, examples,
+                   len(examples), [], [], {}, {}, [])
+
+
+def data_of(plan: Plan) -> dict[str, Any]:
+    """The recipe's section on examples that come from a bundle."""
+    return {"file": EXAMPLES, "sha256": hashlib.sha256(example_lines(plan)).hexdigest(), "text": "text", "label": "label",
+            "rows": len(plan.examples)}

@@ -1,8 +1,9 @@
 """From a file to a tested bundle: read, split, climb, then what `finish` does."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,12 @@ def tune(data: str | Path, options: Options | None = None, out: str | Path | Non
     work = WorkFolder((work_in or where / "work") / key(files.digest(records.source.path), options, __version__))
     if not resume:
         work.begin()
-    encoders = readers(_base_names(options), where, work, say)
+    encoders = readers(base_names(options), where, work, say)
     rungs = classify.ladder(encoders, options.rungs)
-    plan = _plan(records, labels, links, options.holdout_share)
+    plan_at = partial(_plan, records, labels, links)
     if announce:
-        announce(records, _steps(plan, rungs, price))
-    climbed = _climb(records, plan, labels, links, rungs, options, price, say, tell)
+        announce(records, _steps(plan_at(options.holdout_share), rungs, price))
+    climbed = climbed_for_proof(plan_at, rungs, labels, options, price, say, tell)
     summary = finish(target, target.name, source_of(records), climbed, encoders, options, clock, price, say)
     work.end()
     say("packing", 1, 1)
@@ -82,7 +83,7 @@ def estimated(data: str | Path, options: Options | None = None) -> tuple[Records
     options = options or Options()
     price, where = prices(), made_home()
     records, labels, links = _read(data, options)
-    rungs = classify.ladder(readers(_base_names(options), where, None, lambda *_: None), options.rungs)
+    rungs = classify.ladder(readers(base_names(options), where, None, lambda *_: None), options.rungs)
     return records, _steps(_plan(records, labels, links, options.holdout_share), rungs, price)
 
 
@@ -123,7 +124,8 @@ def _target(data: str | Path, out: str | Path | None, where: Path) -> Path:
     return target
 
 
-def _base_names(options: Options) -> Sequence[str]:
+def base_names(options: Options) -> Sequence[str]:
+    """The bases that a run reads with, the default one where none is named."""
     if not set(options.rungs) - {"words"}:
         return ()
     return options.bases or (default_base(classify.NAME).name,)
@@ -177,19 +179,22 @@ def _plan(records: Records, labels: Labels, links: np.ndarray, holdout: float) -
     return Plan(examples, list(sets), groups, labels, dates)
 
 
-def _climb(records: Records, plan: Plan, labels: Labels, links: np.ndarray, rungs: Sequence[Rung], options: Options,
-           price: Prices, say: Say, tell: Tell) -> Climbed:
-    """Climbs; under "auto" keeps rows aside only where they have a fair chance of earning a certificate."""
-    auto = options.holdout == "auto"
+def climbed_for_proof(plan_at: Callable[[float], Plan], rungs: Sequence[Rung], labels: Labels, options: Options,
+                      price: Prices, say: Say, tell: Tell) -> Climbed:
+    """Climbs; under "auto" keeps rows aside only where they have a fair chance of earning a certificate.
+
+    plan_at: the plan with a share of rows kept aside. Raises RequirementError.
+    """
+    plan, auto = plan_at(options.holdout_share), options.holdout == "auto"
     if auto and not _could_certify(plan, None, options):
-        plan, auto = _plan(records, labels, links, 0.0), False
+        plan, auto = plan_at(0.0), False
     first: dict[str, Any] | None = None
     while True:
         found = climbed(plan, rungs, labels, options, price, say, tell)
         first = first or found.outlook
         if not auto or _could_certify(plan, found.chosen, options):
             return replace(found, outlook=first)
-        plan, auto = _plan(records, labels, links, 0.0), False
+        plan, auto = plan_at(0.0), False
 
 
 def climbed(plan: Plan, rungs: Sequence[Rung], labels: Labels, options: Options, price: Prices, say: Say,

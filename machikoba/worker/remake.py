@@ -14,8 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from machikoba import files
-from machikoba.desk import bundles
-from machikoba.desk.forget import kept_as
+from machikoba.desk import bundles, versions
+from machikoba.desk.bundles import kept_as
 from machikoba.errors import BaseError, BundleError, DataError, OptionError
 from machikoba.language import _
 from machikoba.pack import erased
@@ -106,6 +106,7 @@ def _voided(database: Database, path: Path, home: Path, actor: str, finish: Call
         audit.alone(session)
         for entry in _entries(session, path, home):
             bundles.remove(session, entry, actor)
+        versions.forget_folder(session, kept_as(path, home))
         finish(session, made)
         shutil.rmtree(erased.beside(path), ignore_errors=True)
         if path.exists():

@@ -18,6 +18,7 @@ from machikoba.store import jobs
 from machikoba.store.database import Database
 from machikoba.store.jobs import CancelledError, Lease, LostError
 from machikoba.tune.ladder import Say
+from machikoba.worker.again import tune_again
 from machikoba.worker.backup import back_up
 from machikoba.worker.export import export_bundle
 from machikoba.worker.remake import remake_job
@@ -34,8 +35,8 @@ SWEEP_SECONDS = 3_600.0
 STORE = ("store_busy", "store_full", "store_refused", "store_unreachable")  # no fault of the job's
 # What is done for a job: given its lease, a way to say how far it is, and the home.
 Kind = Callable[[Lease, Say, Path], None]
-KINDS: dict[str, Kind] = {"tune": tune_upload, "remake": remake_job, "replay": replay_bundle, "export": export_bundle,
-                          "backup": back_up, "sort": prepare_sorting}
+KINDS: dict[str, Kind] = {"tune": tune_upload, "again": tune_again, "remake": remake_job, "replay": replay_bundle,
+                          "export": export_bundle, "backup": back_up, "sort": prepare_sorting}
 
 
 class StoppedError(Exception):
