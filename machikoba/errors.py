@@ -90,7 +90,8 @@ def discreet(error: MachikobaError) -> MachikobaError:
     """`error` as somebody elsewhere may see it: where files and databases lie is the log's business."""
     if not isinstance(error, BundleError | BaseError | BackupError | StorageError) or error.code == "bundle_unknown":
         return error
-    message = (_("The store cannot be used at the moment.") if isinstance(error, StorageError)
+    message = (_("The disk of the server is full.") if error.code in ("disk_full", "store_full")
+               else _("The store cannot be used at the moment.") if isinstance(error, StorageError)
                else _("This backup cannot be used at the moment.") if isinstance(error, BackupError)
                else _("This bundle cannot be used at the moment."))
     return MachikobaError(error.code, message, next=_("Tell whoever looks after the server."))

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from machikoba.desk import bundles, promotion
+from machikoba.desk import bundles, corrections, promotion
 from machikoba.errors import BundleError, RequirementError
 from machikoba.language import _
 from machikoba.pack import erased
@@ -22,7 +22,9 @@ from machikoba.store.jobs import OPEN
 from machikoba.store.tables import BundleEntry, Job, Mark, Version, now
 
 KEPT = 5
-ORIGINAL = "original"  # why the first version is in use: there was none before
+# Why a version was taken into use or not: codes, which pages put into words. The first one had none before it.
+ORIGINAL, AS_GOOD, WORSE, FEW, UNKNOWN, UNPROVED, CHANGED = ("original", "as_good", "worse", "few", "unknown", "unproved",
+                                                             "changed")
 
 
 def history(session: Session, entry: BundleEntry, home: Path) -> list[Version]:
@@ -98,6 +100,18 @@ def facts_of(bundle: Bundle) -> dict[str, Any]:
     certificate = proof["certificate"]
     return {"messages": proof["sets"]["train"], "right": proof["test"]["accuracy"], "tested": proof["test"]["n"],
             "qualified": bundle.facts["threshold"] is not None, "alone": certificate["coverage"] if certificate else None}
+
+
+def options(session: Session, entry: BundleEntry, home: Path) -> dict[str, str]:
+    """What the work is told that lets a bundle learn from its corrections. Raises RequirementError: learning_already,
+    corrections_none."""
+    if learning(session, entry) is not None:
+        raise RequirementError("learning_already", _("It is learning already."), next=_("Wait until that has ended, or stop it."))
+    if not corrections.since(session, entry, in_use(session, entry, home).made_at):
+        raise RequirementError("corrections_none", _("Nobody has decided a message since it was made."),
+                               expected=_("decisions at the desk, or corrections by a program"),
+                               next=_("Work the desk first."))
+    return {"bundle": entry.id, "folder": entry.folder, "name": entry.name}
 
 
 def learning(session: Session, entry: BundleEntry) -> Job | None:

@@ -14,11 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from machikoba import __version__
 from machikoba.language import _
-from machikoba.web import backups, bundles, keys, people, privacy, problems, tasks
+from machikoba.web import backups, bundles, keys, people, privacy, problems, tasks, versions
 from machikoba.web.guard import LOOPBACK, Guard
 from machikoba.web.pages import bundle as bundle_page
 from machikoba.web.pages import desk, door, home, sort, start, work
 from machikoba.web.pages import people as people_page
+from machikoba.web.pages import versions as versions_page
 from machikoba.web.pages.page import problem
 from machikoba.web.problems import RequestError, documented
 from machikoba.web.proxy import forwarded
@@ -40,9 +41,9 @@ def create_app(shop: Workshop, hosts: Collection[str] = LOOPBACK, names: Collect
                   openapi_url="/v1/openapi.json", generate_unique_id_function=lambda route: route.name)
     app.state.workshop = shop
     problems.install(app, problem)
-    for part in (bundles, tasks, backups, keys, people, privacy):
+    for part in (bundles, versions, tasks, backups, keys, people, privacy):
         app.include_router(part.router)
-    for page in (home, door, start, sort, work, bundle_page, desk, people_page):
+    for page in (home, door, start, sort, work, bundle_page, versions_page, desk, people_page):
         app.include_router(page.router)
     measures = _Measures(shop)
 

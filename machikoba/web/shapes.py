@@ -112,6 +112,21 @@ class Tasks(BaseModel):
     tasks: list[TaskShown]
 
 
+class VersionShown(BaseModel):
+    """in_use_since: null while another answers. kept: it can be used again. facts: figures of its test, what it learnt from, how
+    it compares with the one before, and why it was taken into use or not."""
+
+    number: int
+    made_at: datetime
+    in_use_since: datetime | None
+    kept: bool
+    facts: dict[str, Any]
+
+
+class Versions(BaseModel):
+    versions: list[VersionShown]
+
+
 class BackupAsked(Asked):
     """keep_days: after so many the next backup deletes it; null: only a person does."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from machikoba.desk import bundles, corrections, versions
+from machikoba.desk.versions import AS_GOOD, CHANGED, FEW, UNKNOWN, UNPROVED, WORSE
 from machikoba.errors import BundleError, MachikobaError
 from machikoba.language import _
 from machikoba.pack.bundle import SUFFIX, Bundle, open_bundle
@@ -15,9 +16,6 @@ from machikoba.store.tables import Job, Watch
 from machikoba.tune.again import again, learn
 from machikoba.tune.compare import Comparison, compare
 from machikoba.tune.ladder import Say
-
-# Why a new version was taken into use or not: numbers and codes, which the page puts into words.
-AS_GOOD, WORSE, FEW, UNKNOWN, UNPROVED, CHANGED = "as_good", "worse", "few", "unknown", "unproved", "changed"
 
 
 def tune_again(lease: Lease, say: Say, home: Path) -> None:

@@ -293,7 +293,7 @@ def test_a_full_disk_at_the_start_is_told_and_leaves_nothing(owner, shop, inn, m
     monkeypatch.setattr("machikoba.web.tasks.shutil.copyfileobj", full)
     owner.get("/start").send("/start", files={"file": ("a.csv", table(messages(60)))})
     assert owner.page.status_code == 507
-    assert "Make room on the disk" in owner.text
+    assert "The disk of the server is full." in owner.text
     assert str(shop.home) not in owner.page.text
     assert uploads(shop, inn) == []
     monkeypatch.undo()

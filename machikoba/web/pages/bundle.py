@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from machikoba.desk import bundles, promotion, queue
+from machikoba.desk import bundles, corrections, promotion, queue, versions
 from machikoba.engine.explain import Explanation, explain
 from machikoba.errors import MachikobaError
 from machikoba.pack.bundle import Bundle, read_facts
@@ -100,13 +100,15 @@ def _at_work(shop: Workshop, entry: BundleEntry, bundle: Bundle, who: Visitor) -
         marks = promotion.timeline(session, entry.id)
         counts = queue.counts(session, entry, who.who)
         pace, logged = queue.pace(session, entry), queue.logged(session, entry)
+        history, learning = versions.history(session, entry, shop.home), versions.learning(session, entry)
+        corrected = corrections.since(session, entry, versions.in_use(session, entry, shop.home).made_at)
     state = found.state if found else "qualified" if bundle.facts["threshold"] is not None else "apprentice"
     standing = timeline.standing(state, marks[-1], limit, bundle.facts["confidence"]) if marks else ""
     # What people found at work says more than the test, where the two differ.
     by_work = bool(marks) and (state == "suspended" or (state == "qualified" and bundle.facts["threshold"] is None))
     return {"state": state, "by_work": by_work, "marks": marks, "waiting": counts["open"], "pace": pace, "logged": logged,
             "proof_error": limit, "standing": standing, "chart": timeline.chart(marks, limit),
-            "changes": timeline.changes(marks)}
+            "changes": timeline.changes(marks), "corrected": corrected, "learning": learning, "versions": len(history)}
 
 
 def _facts(entry: BundleEntry, bundle: Bundle, who: Visitor, load: Load, state: str) -> dict[str, Any]:

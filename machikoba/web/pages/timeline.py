@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from machikoba.desk.promotion import CHANGED
 from machikoba.language import _
 from machikoba.store.tables import Mark
 
@@ -32,7 +33,8 @@ def chart(marks: Sequence[Mark], limit: float) -> dict[str, Any]:
 def changes(marks: Sequence[Mark]) -> list[dict[str, Any]]:
     """What happened when, newest first."""
     forms = {"start": _("began, audited from here on"), "qualified": _("promoted: {audited} checked blind, {wrong} wrong"),
-             "suspended": _("suspended: {audited} checked blind, {wrong} wrong")}
+             "suspended": _("suspended: {audited} checked blind, {wrong} wrong"),
+             CHANGED: _("another version answers, audited from here on")}
     return [{"at": mark.at, "words": forms[mark.what].format(audited=mark.audited, wrong=mark.wrong)}
             for mark in reversed(marks) if mark.what in forms]
 

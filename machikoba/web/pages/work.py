@@ -14,13 +14,13 @@ from machikoba.store import jobs
 from machikoba.store.people import Visitor
 from machikoba.store.tables import Job
 from machikoba.web.access import Shop
-from machikoba.web.pages import steps
+from machikoba.web.pages import steps, versions
 from machikoba.web.pages.page import Id, Page, Who, fragment, go, nothing_here, render
 from machikoba.web.problems import for_people
 from machikoba.web.tasks import delete_upload, shown
 from machikoba.web.workshop import Workshop
 
-KINDS = ("tune", "sort")  # that a page follows
+KINDS = ("tune", "sort", "again")  # that a page follows
 router = APIRouter(route_class=Page, include_in_schema=False)
 LOOK_SECONDS = 1.0
 MOST_SECONDS = 600.0  # of one stream; the browser asks again by itself
@@ -82,6 +82,8 @@ def _own(shop: Workshop, who: Visitor, job_id: str) -> Job:
 
 def _facts(job: Job, who: Visitor) -> dict[str, Any]:
     at_work, failed = job.state in jobs.OPEN, shown(job, who)["error"]
-    return {"job": job, "open": at_work, "state": steps.state(job), "doing": steps.doing(job),
+    ended = job.result if job.kind == "again" and job.result else None
+    return {"job": job, "open": at_work, "state": steps.state(job), "doing": steps.doing(job), "ended": ended and {
+                "used": ended["used"], "why": versions.why(ended), "learnt": versions.learnt(ended)},
             "failed": for_people(failed) if failed else None,
             "steps": steps.shown(job.steps, job.state == "running")}
