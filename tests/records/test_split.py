@@ -134,3 +134,18 @@ def test_time_split_takes_the_newest_fifth():
     assert new.tolist() == [0, 1, 2, 3]
     assert len(old) == 16
     assert time_split([None] * 10) is None
+
+
+@given(links_of, st.sets(st.integers(0, 29)), st.integers(1, 29))
+def test_what_was_handed_over_proves_nothing_and_moves_no_earlier_row(pairs, handed_over, n_before):
+    ids = [f"id{i}" for i in range(30)]
+    earlier = [p for p in pairs if p[1] < n_before]
+    before, groups = assign_sets(ids[:n_before], as_links(earlier))
+    known = {row: (before[row], groups[row]) for row in range(n_before)}
+    later = {row for row in handed_over if row >= n_before}
+    sets, _ = assign_sets(ids, as_links(pairs), known=known, train_only=later)
+    assert sets[:n_before] == before
+    assert all(sets[row] in ("train", "none") for row in later)
+    for i, j in pairs:  # nothing that is learnt from lies beside what proves
+        if j >= n_before and "none" not in (sets[i], sets[j]):
+            assert sets[i] == sets[j]
