@@ -143,13 +143,13 @@ class Businesses(RuleBasedStateMachine):
             side.seen[-1] = side.seen[-1].replace(name, "")
 
     @rule(which=sides_, as_person=st.booleans(), path=st.sampled_from([
-        "/v1/bundles", "/v1/tasks", "/v1/keys", "/v1/people", "/v1/sign-ins", "/v1/bundles/inquiries/corrections", "/healthz",
+        "/v1/bundles", "/v1/tasks", "/v1/keys", "/v1/people", "/v1/sign-ins", "/v1/bundles/inquiries/corrections", "/v1/bundles/inquiries/versions", "/healthz",
         "/v1/openapi.json", "/metrics", "/none", "/v1/backups"]))
     def look(self, which, as_person, path):
         self.sides[which].ask("GET", path, as_person)
 
     @rule(which=sides_, path=st.sampled_from([
-        "/", "/start", "/people", "/bundles/inquiries", "/bundles/inquiries/try", "/desk/inquiries", "/desk/inquiries/add",
+        "/", "/start", "/people", "/bundles/inquiries", "/bundles/inquiries/try", "/bundles/inquiries/versions", "/desk/inquiries", "/desk/inquiries/add",
         "/desk/inquiries/all", "/desk/inquiries/all?words=canary", "/account", "/none"]))
     def look_at_a_page(self, which, path):
         self.sides[which].ask("GET", path, True, headers={"Accept": "text/html"})
@@ -237,7 +237,7 @@ class Businesses(RuleBasedStateMachine):
         assert (texts(side), texts(other)) == (before if dry_run else (0, before[1]))
         assert answer.json()["found"]["corrections"] == before[0]
 
-    @rule(which=sides_, as_person=st.booleans(), kind=st.sampled_from(["replay", "export"]), name=NAMES,
+    @rule(which=sides_, as_person=st.booleans(), kind=st.sampled_from(["replay", "export", "tune-again"]), name=NAMES,
           key=st.sampled_from(["1", "2", None]))
     def work(self, which, as_person, kind, name, key):
         side = self.sides[which]
