@@ -143,13 +143,15 @@ class Businesses(RuleBasedStateMachine):
             side.seen[-1] = side.seen[-1].replace(name, "")
 
     @rule(which=sides_, as_person=st.booleans(), path=st.sampled_from([
-        "/v1/bundles", "/v1/tasks", "/v1/keys", "/v1/people", "/v1/sign-ins", "/v1/bundles/inquiries/corrections", "/v1/bundles/inquiries/versions", "/healthz",
+        "/v1/bundles", "/v1/tasks", "/v1/keys", "/v1/people", "/v1/sign-ins", "/v1/bundles/inquiries/corrections",
+        "/v1/bundles/inquiries/versions", "/healthz",
         "/v1/openapi.json", "/metrics", "/none", "/v1/backups"]))
     def look(self, which, as_person, path):
         self.sides[which].ask("GET", path, as_person)
 
     @rule(which=sides_, path=st.sampled_from([
-        "/", "/start", "/people", "/bundles/inquiries", "/bundles/inquiries/try", "/bundles/inquiries/versions", "/desk/inquiries", "/desk/inquiries/add",
+        "/", "/start", "/people", "/bundles/inquiries", "/bundles/inquiries/try", "/bundles/inquiries/versions",
+        "/desk/inquiries", "/desk/inquiries/add",
         "/desk/inquiries/all", "/desk/inquiries/all?words=canary", "/account", "/none"]))
     def look_at_a_page(self, which, path):
         self.sides[which].ask("GET", path, True, headers={"Accept": "text/html"})
