@@ -30,6 +30,7 @@ from machikoba.web.workshop import Workshop
 router = APIRouter(route_class=Page, include_in_schema=False)
 MOST_NAME = 60  # characters of a kind
 SHOWN = 100  # messages of a kind
+SHOWN_PROPOSALS = 12  # at first: the largest; nobody reads thirty before beginning
 
 
 @router.post("/start/{job_id}/sort")
@@ -237,7 +238,7 @@ def _kinds(shop: Workshop, job: Job) -> dict[str, Any]:
         names, counts, pool = dict(session.answers.names), session.counts(), session.pool
         proposals = [(i, one, [pool.texts[pool.row[m]] for m in one.messages[:3] if m in pool.row])
                      for i, one in enumerate(session.proposals) if one.name not in names.values()]
-        return {"job": job, "names": names, "counts": counts, "proposals": proposals, "trouble": None,
+        return {"job": job, "names": names, "counts": counts, "proposals": proposals, "trouble": None, "shown": SHOWN_PROPOSALS,
                 "advice": outlooks.advice(session), "begun": bool(session.answers.given)}
 
 
