@@ -59,9 +59,13 @@ class Lesson:
 def learn(old: Bundle, given: Sequence[Given]) -> Lesson:
     """The examples of `old` with what people said since. Of several words on one message the last counts.
 
-    Raises DataError, nothing_new, where that would teach nothing.
+    Raises DataError: nothing_new, where that would teach nothing; examples_gone, where those of `old` are not kept any more.
     """
     kept = left(old)
+    if not kept:
+        raise DataError("examples_gone", _("The messages that it was made from are not kept any more."),
+                        expected=_("the messages that it learnt from"), found="",
+                        next=_("Make a sorter from a file; what was corrected since can stand in it."))
     last, names = _last(given, [str(one["label"]) for one in kept])
     rare = {label for label, n in Counter(one.label for one in last.values()).items() if label not in names and n < FEW_EXAMPLES}
     counts: Counter[str] = Counter(left_out=sum(one.label in rare for one in last.values()))

@@ -53,6 +53,8 @@ def paired(old: dict[str, tuple[str, str]], new: dict[str, tuple[str, str]]) -> 
     """From {id: (label, what was said out of fold)} of each."""
     common = sorted(id for id in old.keys() & new.keys() if old[id][0] == new[id][0])
     before, after = (np.array([one[id][0] == one[id][1] for id in common], dtype=bool) for one in (old, new))
+    if not common:
+        return Comparison(0, 0, 0, 0.0, -1.0, 1.0)
     found = paired_bootstrap(after, before)
     return Comparison(len(common), int(before.sum()), int(after.sum()), found.value, found.low, found.high)
 

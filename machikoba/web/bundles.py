@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from machikoba.desk.promotion import as_it_stands
 from machikoba.engine.runtime import Service
 from machikoba.errors import OptionError
 from machikoba.language import _
+from machikoba.pack.bundle import read_facts
 from machikoba.store.people import Visitor
 from machikoba.tasks.classify import Prediction
 from machikoba.web import tasks
@@ -64,13 +66,14 @@ async def predict(name: Named, asked: Messages, who: Who, shop: Shop, key: Idemp
     if asked.desk:
         who.must_be("staff")
     service = await opened(shop, who.business_id, name)
-    found = as_it_stands(await told(shop, service, asked.texts, who.business_id), await state_of(shop, who.business_id, name))
+    found = as_it_stands(await told(shop, service, asked.texts, who.business_id),
+                         await state_of(shop, who.business_id, name, service))
     answer = {"bundle": name, "predictions": [{field: getattr(one, field) for field in Predicted.model_fields} for one in found]}
     if not asked.desk:
         return JSONResponse(answer)
 
     def write(session: Any) -> dict[str, Any]:
-        to_the_desk(session, who.business_id, name, service, asked.texts, found, "api")
+        to_the_desk(session, shop, who.business_id, name, service, asked.texts, found, "api")
         return answer
 
     return await run_in_threadpool(once, shop, who, key, f"predict {name}", asked.model_dump(), write, 200)
@@ -137,25 +140,34 @@ async def _work(shop: Workshop, who: Visitor, kind: str, name: str, key: str | N
     return await run_in_threadpool(once, shop, who, key, f"{kind} {name}", None, write)
 
 
-async def state_of(shop: Workshop, business_id: str, name: str) -> str:
-    """How the bundle stands at work, as of a second ago; "" where it never was."""
-    known = shop.states.get((business_id, name))
+async def state_of(shop: Workshop, business_id: str, name: str, service: Service) -> str:
+    """How the version that was asked stands at work, as of a second ago; "" where it never was. One that another version has
+    just replaced answers nothing by itself any more: the state of the other says nothing of it."""
+    path = service.bundle.path
+    known = shop.states.get((business_id, name, path))
     if known is None:
         def read() -> str:
             with shop.database.reading() as session:
                 entry = bundles.find(session, business_id, name)
+                if bundles.folder_of(entry, shop.home) != path:
+                    return "apprentice"
                 return promotion.states(session, [entry.id]).get(entry.id, "")
 
-        known = shop.states.keep((business_id, name), await run_in_threadpool(read))
+        known = shop.states.keep((business_id, name, path), await run_in_threadpool(read))
     return known
 
 
-def to_the_desk(session: Any, business_id: str, name: str, service: Service, texts: list[str], said: list[Prediction],
-                origin: str) -> int:
+def to_the_desk(session: Any, shop: Workshop, business_id: str, name: str, service: Service, texts: list[str],
+                said: list[Prediction], origin: str) -> int:
     """Puts on the desk what a person shall decide, in the caller's transaction; how many."""
     entry = bundles.find(session, business_id, name)
-    watch = promotion.watch(session, entry, service.bundle.facts)
-    return len(queue.take_in(session, entry, watch, texts, said, [one.likely for one in said], origin))
+    folder, draw = bundles.folder_of(entry, shop.home), random.random
+    if folder == service.bundle.path:
+        facts = service.bundle.facts
+    else:  # what a version said that has just been replaced proves nothing of the one that is audited now
+        facts, draw = read_facts(folder).facts, lambda: 1.0
+    watch = promotion.watch(session, entry, facts)
+    return len(queue.take_in(session, entry, watch, texts, said, [one.likely for one in said], origin, draw))
 
 
 async def opened(shop: Workshop, business_id: str, name: str) -> Service:

@@ -65,7 +65,7 @@ class Workshop:
     local: str
     visitors: Fresh[Visitor] = field(default_factory=Fresh)
     bundles: Fresh[Path] = field(default_factory=Fresh)  # (business, name) -> folder
-    states: Fresh[str] = field(default_factory=Fresh)  # the same -> how it stands at work
+    states: Fresh[str] = field(default_factory=Fresh)  # (business, name, folder) -> how it stands at work
     sortings: Sortings = field(default_factory=Sortings)
     stopping: bool = False
 

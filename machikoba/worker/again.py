@@ -37,10 +37,9 @@ def tune_again(lease: Lease, say: Say, home: Path) -> None:
         except MachikobaError:
             if not out.exists():  # a worker that had lost the job may have finished it in the meantime
                 raise
-    new = open_bundle(out)
-    found = compare(old, new, say, work_in)
     try:
-        _into_use(lease, home, old, new, found, lesson.counts)
+        new = open_bundle(out)
+        _into_use(lease, home, old, new, compare(old, new, say, work_in), lesson.counts)
     except (CancelledError, BundleError):
         shutil.rmtree(out, ignore_errors=True)  # perhaps of somebody who is to be forgotten
         raise

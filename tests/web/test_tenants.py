@@ -238,6 +238,8 @@ class Businesses(RuleBasedStateMachine):
         assert answer.status_code == 200
         assert (texts(side), texts(other)) == (before if dry_run else (0, before[1]))
         assert answer.json()["found"]["corrections"] == before[0]
+        for one in answer.json()["backups"]:  # of the whole installation: that they may still hold it is told to each
+            side.seen[-1] = side.seen[-1].replace(one["id"], "")
 
     @rule(which=sides_, as_person=st.booleans(), kind=st.sampled_from(["replay", "export", "tune-again"]), name=NAMES,
           key=st.sampled_from(["1", "2", None]))
@@ -250,6 +252,26 @@ class Businesses(RuleBasedStateMachine):
         if answer.status_code == 201:
             side.canaries.add(answer.json()["id"])
         elif not mine:  # the asker's own word comes back
+            side.seen[-1] = side.seen[-1].replace(name, "")
+
+    @rule(which=sides_, name=NAMES)
+    def learn(self, which, name):
+        """From its own decisions, into a version of its own."""
+        side = self.sides[which]
+        answer = side.ask("POST", f"/bundles/{name}/learn", True, data={"csrf": side.form})
+        mine = name in ("inquiries", f"canary-{side.name}-bundle")
+        assert answer.status_code in ((200, 409, 429) if mine else (404,))
+        if not mine:
+            side.seen[-1] = side.seen[-1].replace(name, "")
+
+    @rule(which=sides_, name=NAMES, number=st.integers(1, 3), page=st.booleans())
+    def go_back(self, which, name, number, page):
+        side = self.sides[which]
+        answer = side.ask("POST", f"/bundles/{name}/versions", True, data={"csrf": side.form, "number": number}) if page else (
+            side.ask("POST", f"/v1/bundles/{name}/versions/{number}/use", True))
+        mine = name in ("inquiries", f"canary-{side.name}-bundle")
+        assert answer.status_code in ((200, 404, 409) if mine else (404,))
+        if not mine:
             side.seen[-1] = side.seen[-1].replace(name, "")
 
     @rule(which=sides_)

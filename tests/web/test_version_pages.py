@@ -1,14 +1,21 @@
 """A sorter learns from what people decided: begun on its page, followed, told in words, and taken back."""
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
 
 import pytest
 from sqlalchemy import select
 
-from machikoba.desk import bundles, versions
+from machikoba.desk import bundles, promotion, versions
+from machikoba.language import use_language
+from machikoba.pack.bundle import open_bundle
 from machikoba.store import jobs
-from machikoba.store.tables import Entry, Job, Mark, Version, Watch
+from machikoba.store.tables import Entry, Item, Job, Mark, Version, Watch
+from machikoba.tasks.classify import Prediction
+from machikoba.web.bundles import state_of, to_the_desk
+from machikoba.web.pages.versions import why
 from machikoba.worker.run import Worker
 from tests.conftest import messages
 from tests.web.conftest import owner_key
@@ -116,8 +123,6 @@ def test_a_work_that_fails_says_why(owner, client, shop, inn):
     """Corrections that say what it knows already."""
     with shop.database.reading() as session:
         folder = shop.home / bundles.find(session, inn.id, "inquiries").folder
-    from machikoba.pack.bundle import open_bundle
-
     known = [(one["text"], one["label"]) for one in open_bundle(folder).examples()[:3]]
     correct(client, inn, known)
     owner.get("/bundles/inquiries").send("/bundles/inquiries/learn")
@@ -127,3 +132,35 @@ def test_a_work_that_fails_says_why(owner, client, shop, inn):
     with shop.database.reading() as session:
         assert session.scalars(select(Job.state).where(Job.kind == "again")).one() == "failed"
         assert not session.scalars(select(Version)).all()
+
+
+def test_a_version_that_was_just_replaced_answers_nothing_and_proves_nothing(shop, inn, made, monkeypatch):
+    """Whoever still has it in hand, for a second."""
+    with shop.database.writing() as session:
+        entry = bundles.find(session, inn.id, "inquiries")
+        old = shop.engine.open(bundles.folder_of(entry, shop.home))
+        assert asyncio.run(state_of(shop, inn.id, "inquiries", old)) == ""
+        entry.folder = bundles.kept_as(shutil.copytree(made.path, old.bundle.path.with_name("2.bundle")), shop.home)
+    shop.states.forget()
+    assert asyncio.run(state_of(shop, inn.id, "inquiries", old)) == "apprentice"
+    monkeypatch.setattr(promotion, "QUALIFIED_SHARE", 1.0)
+    said = [Prediction("parking", 0.9, False, True)]
+    with shop.database.writing() as session:
+        to_the_desk(session, shop, inn.id, "inquiries", old, ["a"], said, "api")
+        assert [item.probability for item in session.scalars(select(Item))] == [None]
+        new = shop.engine.open(old.bundle.path.with_name("2.bundle"))
+        to_the_desk(session, shop, inn.id, "inquiries", new, ["b"], said, "api")
+        assert session.scalars(select(Item.probability).where(Item.text == "b")).one() == 1.0
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("code", ["as_good", "worse", "few", "unknown", "unproved", "changed"])
+def test_every_end_is_told_in_plain_words(language, code):
+    use_language(language)
+    try:
+        found = why({"why": code, "comparison": None if code == "unknown" else {"rows": 300, "old_right": 280, "new_right": 285}})
+    finally:
+        use_language(None)
+    assert found
+    assert ("285" in found) == (code in ("as_good", "worse", "unproved"))
+    assert not [word for word in ("out of fold", "interval", "bundle", "95%", "一式", "信頼区間") if word in found]

@@ -108,11 +108,11 @@ async def add(request: Request, name: Named, who: Who, shop: Shop) -> Response:
                                    n=MOST_TEXTS, characters=LONGEST_TEXT))
         service = await opened(shop, who.business_id, name)
         found = promotion.as_it_stands(await told(shop, service, texts, who.business_id),
-                                       await state_of(shop, who.business_id, name))
+                                       await state_of(shop, who.business_id, name, service))
         # A page that is loaded again sends the same form: its messages come to the desk once.
         key = form.get("once", "")[:64] or None
         made = await run_in_threadpool(once, shop, who, key, f"desk {name}", texts, lambda session: {
-            "added": to_the_desk(session, who.business_id, name, service, texts, found, "page")})
+            "added": to_the_desk(session, shop, who.business_id, name, service, texts, found, "page")})
     except MachikobaError as error:
         return render(request, "desk_add.html", status_of(error), **facts | {"problem": words_of(error)})
     answered = [(text, one.label) for text, one in zip(texts, found, strict=True) if one.answered]

@@ -13,7 +13,11 @@ MOST_POINTS = 300
 
 
 def chart(marks: Sequence[Mark], limit: float) -> dict[str, Any]:
-    """Points for SVG: upper bound and band by the number of audits, the bearable error, changes of state."""
+    """Points for SVG: upper bound and band by the number of audits, the bearable error, changes of state.
+
+    Audits are counted anew from where another version was taken into use: what was before is not drawn.
+    """
+    marks = marks[max((at for at, mark in enumerate(marks) if mark.what == CHANGED), default=0):]
     points = [mark for mark in marks if mark.audited]
     points = points[::max(1, len(points) // MOST_POINTS)] + points[-1:]
     most, top = max((mark.audited for mark in points), default=1), 4 * limit
@@ -41,6 +45,8 @@ def changes(marks: Sequence[Mark]) -> list[dict[str, Any]]:
 
 def standing(state: str, last: Mark, limit: float, level: float) -> str:
     """One sentence: what the audits say, and what follows from it."""
+    if last.what == CHANGED:
+        return _("This version has not been checked at work yet.")
     figures = {"n": f"{last.audited:,}", "wrong": f"{last.wrong:,}", "upper": f"{100 * last.upper:.1f}%",
                "limit": f"{100 * limit:.0f}%", "level": f"{100 * level:.0f}%"}
     forms = {
