@@ -14,8 +14,10 @@ from machikoba.desk.forget import erase, find, totals
 from machikoba.desk.retention import sweep
 from machikoba.records.person import Person
 from machikoba.sort import folder as place
+from machikoba.sort import kept
 from machikoba.store import audit, jobs
 from machikoba.store.tables import Job
+from machikoba.web.pages import outlooks
 from machikoba.worker import sort as worker_sort
 from machikoba.worker.run import Worker
 from tests.conftest import WORDS, messages
@@ -221,3 +223,20 @@ def test_a_sorting_goes_with_its_task(owner, shop, inn):
     os.utime(folder, (0, 0))
     sweep(shop.database, shop.home)
     assert not folder.exists()
+
+
+def test_of_few_messages_no_kinds_are_called_alike(owner, shop, inn):
+    """Chance looks like likeness there."""
+    address = begun(owner, shop)
+    for name in ("one", "other"):
+        owner.send(address + "/kinds", do="new", name=name)
+    folder = place.place(shop.home, inn.id, address.rpartition("/")[2])
+    with shop.sortings.at(folder) as session:
+        ids = session.pool.ids[:16]
+        for i, message in enumerate(ids):
+            session.do("a", {"do": "answer", "message": message, "label": i % 2})
+        for n, known in ((16, True), (14, False)):
+            for message in ids[n:]:
+                session.do("a", {"do": "withdraw", "message": message})
+            session.lesson = kept.Lesson(None, 0, {"mixed": [{"labels": [0, 1], "crossed": 6, "answers": 16, "share": 0.4}]})
+            assert bool(outlooks.advice(session)["mixed"]) == known

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from machikoba.language import _, _n
+from machikoba.records.check import FEW_EXAMPLES
 from machikoba.sort.outlook import LEAST_SAMPLE
 from machikoba.sort.session import Session
 
@@ -41,11 +42,11 @@ def words(session: Session, how: dict[str, Any]) -> list[str]:
 
 
 def advice(session: Session) -> dict[str, Any]:
-    """Kinds to merge or to part, as far as they are still there."""
-    names = session.answers.names
+    """Kinds to merge or to part, as far as they are still there; of few messages chance looks like likeness."""
+    names, counts = session.answers.names, session.counts()
     small = [names[label] for label in (_of(session).get("outlook") or {}).get("few", []) if label in names]
     mixed = [pair | {"names": [names[label] for label in pair["labels"]]} for pair in _of(session).get("mixed", [])
-             if all(label in names for label in pair["labels"])]
+             if all(label in names and counts[label] >= FEW_EXAMPLES for label in pair["labels"])]
     return {"small": small, "mixed": mixed[:5], "divided": [one | {"kind": names[one["label"]]} for one in divided(session)][:5]}
 
 
