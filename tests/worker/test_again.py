@@ -16,35 +16,15 @@ from machikoba.pack.bundle import open_bundle
 from machikoba.records.person import Person
 from machikoba.store import audit, backup, jobs, restore
 from machikoba.store.database import Database, default_url
-from machikoba.store.migrations import upgrade
-from machikoba.store.tables import BundleEntry, Business, Correction, Entry, Job, Mark, Version, Watch
+from machikoba.store.tables import BundleEntry, Correction, Entry, Job, Mark, Version, Watch
 from machikoba.worker import again as worker_again
-from machikoba.worker.run import Worker
 from tests.conftest import messages
 from tests.store.kept import code
+from tests.worker.conftest import BUSINESS
 
-BUSINESS = "b" * 32
+pytestmark = pytest.mark.usefixtures("in_use")
 PERSON = "山吹色の傘"
 NEW = [*messages(760)[700:], (f"駐車場に{PERSON}を忘れました", "parking")]
-
-
-@pytest.fixture
-def database(home, made):
-    found = Database(default_url(home))
-    upgrade(found)
-    folder = home / "businesses" / BUSINESS / "bundles" / "1.bundle"
-    shutil.copytree(made.path, folder)
-    with found.writing() as session:
-        session.add(Business(id=BUSINESS, name="Inn"))
-        session.flush()
-        bundles.add(session, BUSINESS, "受付", folder, home, "console")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def worker(home, database):
-    return Worker(home, database, "w")
 
 
 def entry_of(session):

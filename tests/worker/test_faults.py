@@ -18,7 +18,8 @@ from machikoba.worker import run
 from machikoba.worker import tune as tuning
 from machikoba.worker.run import Worker
 from tests.faults import HOWS, Fault, dies
-from tests.worker.test_worker import BUSINESS, add, database, look, uploads, worker  # noqa: F401
+from tests.worker.conftest import BUSINESS
+from tests.worker.test_worker import add, look, uploads
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def quick(made, monkeypatch):
     monkeypatch.setattr(tuning, "tune", written)
 
 
-def at_every_place(home, database, how):  # noqa: F811
+def at_every_place(home, database, how):
     for at in itertools.count(1):
         job = add(home, database, name=f"b{at}")
         (home / "businesses" / BUSINESS / "uploads" / "u.csv").rename(home / "businesses" / BUSINESS / "uploads" / f"{at}.csv")
@@ -85,20 +86,20 @@ def at_every_place(home, database, how):  # noqa: F811
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_a_fault_at_every_place_of_a_job(home, database, quick, how, monkeypatch):  # noqa: F811
+def test_a_fault_at_every_place_of_a_job(home, database, quick, how, monkeypatch):
     monkeypatch.setattr(run, "LOOK_SECONDS", 0.01)
     assert at_every_place(home, database, how) > 30
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
-def test_a_fault_at_every_place_of_a_tuning(home, database, how, monkeypatch):  # noqa: F811
+def test_a_fault_at_every_place_of_a_tuning(home, database, how, monkeypatch):
     monkeypatch.setattr(run, "LOOK_SECONDS", 0.01)
     assert at_every_place(home, database, how) > 30
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_a_fault_at_every_place_where_a_job_is_given_back(home, database, how):  # noqa: F811
+def test_a_fault_at_every_place_where_a_job_is_given_back(home, database, how):
     job, where = add(home, database), database.url.render_as_string()
     for at in itertools.count(1):
         attempt = jobs.take(database, "victim").attempt
@@ -125,7 +126,7 @@ def test_a_fault_at_every_place_where_a_job_is_given_back(home, database, how): 
     assert at >= 3
 
 
-def test_a_worker_that_lost_its_job_leaves_the_file_to_the_one_that_has_it(home, database, worker):  # noqa: F811
+def test_a_worker_that_lost_its_job_leaves_the_file_to_the_one_that_has_it(home, database, worker):
     def loses(lease, _say, _home):
         jobs.release(database, "w")
         assert jobs.take(database, "other").attempt == lease.attempt + 1
@@ -138,7 +139,7 @@ def test_a_worker_that_lost_its_job_leaves_the_file_to_the_one_that_has_it(home,
 
 
 @pytest.mark.parametrize("code", run.STORE)
-def test_a_store_that_fails_fails_no_job(home, database, worker, quick, monkeypatch, code):  # noqa: F811
+def test_a_store_that_fails_fails_no_job(home, database, worker, quick, monkeypatch, code):
     monkeypatch.setattr(run, "LOOK_SECONDS", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr(bundles, "add", lambda *_args: (_ for _ in ()).throw(StorageError(code, "x")))
@@ -149,7 +150,7 @@ def test_a_store_that_fails_fails_no_job(home, database, worker, quick, monkeypa
     assert (look(database, job).state, uploads(home)) == ("done", [])
 
 
-def test_a_file_that_cannot_be_deleted_ends_no_worker(home, database, worker, quick, monkeypatch):  # noqa: F811
+def test_a_file_that_cannot_be_deleted_ends_no_worker(home, database, worker, quick, monkeypatch):
     monkeypatch.setattr("pathlib.Path.unlink", lambda *_args, **_more: (_ for _ in ()).throw(PermissionError(13, "denied")))
     job = add(home, database)
     worker.work(jobs.take(database, "w"))

@@ -22,33 +22,12 @@ from machikoba.pack import export as exporting
 from machikoba.pack.bundle import open_bundle
 from machikoba.pack.export import export
 from machikoba.store import archive, backup, jobs
-from machikoba.store.database import Database, default_url
-from machikoba.store.migrations import upgrade
-from machikoba.store.tables import Business, Entry, Job
+from machikoba.store.tables import Entry, Job
 from machikoba.worker import run
-from machikoba.worker.run import Worker
+from tests.worker.conftest import BUSINESS
 
-BUSINESS = "b" * 32
+pytestmark = pytest.mark.usefixtures("in_use")
 KINDS = {"replay": {}, "export": {}, "backup": {"keep_days": 30}}
-
-
-@pytest.fixture
-def database(home, made):
-    found = Database(default_url(home))
-    upgrade(found)
-    folder = home / "businesses" / BUSINESS / "bundles" / "1.bundle"
-    shutil.copytree(made.path, folder)
-    with found.writing() as session:
-        session.add(Business(id=BUSINESS, name="Inn"))
-        session.flush()
-        bundles.add(session, BUSINESS, "受付", folder, home, "console")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def worker(home, database):
-    return Worker(home, database, "w")
 
 
 def add(database, kind):

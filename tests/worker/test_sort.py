@@ -12,24 +12,11 @@ from machikoba.sort import folder as place
 from machikoba.sort import kept, lesson
 from machikoba.sort.session import Session
 from machikoba.store import jobs
-from machikoba.store.database import Database, default_url
-from machikoba.store.migrations import upgrade
-from machikoba.store.tables import Business, Job
+from machikoba.store.tables import Job
 from machikoba.worker import sort
 from machikoba.worker.run import Worker
 from tests.conftest import messages
-
-BUSINESS = "b" * 32
-
-
-@pytest.fixture
-def database(home):
-    found = Database(default_url(home))
-    upgrade(found)
-    with found.writing() as session:
-        session.add(Business(id=BUSINESS, name="旅館"))
-    yield found
-    found.close()
+from tests.worker.conftest import BUSINESS
 
 
 def put(home, database, texts):

@@ -11,30 +11,11 @@ from sqlalchemy import select
 from machikoba.desk import bundles
 from machikoba.engine.runtime import Engine
 from machikoba.store import jobs
-from machikoba.store.database import Database, default_url
-from machikoba.store.migrations import upgrade
-from machikoba.store.tables import BundleEntry, Business, Job
+from machikoba.store.tables import BundleEntry, Job
 from machikoba.worker import run
 from machikoba.worker import tune as tuning
-from machikoba.worker.run import Worker
 from tests.conftest import messages, write_csv
-
-BUSINESS = "b" * 32
-
-
-@pytest.fixture
-def database(home):
-    made = Database(default_url(home))
-    upgrade(made)
-    with made.writing() as session:
-        session.add(Business(id=BUSINESS, name="Inn"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def worker(home, database):
-    return Worker(home, database, "w")
+from tests.worker.conftest import BUSINESS
 
 
 def add(home, database, rows=None, **options):
