@@ -12,11 +12,12 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from machikoba import files
 from machikoba.sort import kept
 from machikoba.sort.advise import divided, mixed
 from machikoba.sort.answers import Answers
 from machikoba.sort.apprentice import Apprentice
-from machikoba.sort.folder import steps
+from machikoba.sort.folder import STEPS, steps
 from machikoba.sort.learn import learn
 from machikoba.sort.outlook import outlook
 from machikoba.sort.pool import Pool
@@ -26,13 +27,17 @@ NICENESS = 5
 
 
 def give(folder: Path) -> None:
-    """Learns, and keeps what was learnt. Raises OSError, ValueError, StorageError."""
+    """Learns, and keeps what was learnt, unless somebody was forgotten meanwhile. Raises OSError, ValueError, StorageError."""
+    before = (folder / STEPS).stat().st_ino  # another once something was erased
     pool, _dates, _proposals = kept.load(folder)
     done = steps(folder)
     answers = replay(done)
     with threadpool_limits(1, user_api="blas"):  # two on matrices of a few hundred rows wait for each other
         apprentice = learn(pool, answers)
-        kept.save_lesson(folder, kept.Lesson(apprentice, len(done), advice(pool, answers, apprentice)))
+        lesson = kept.Lesson(apprentice, len(done), advice(pool, answers, apprentice))
+    with files.alone_at(folder / STEPS):
+        if (folder / STEPS).stat().st_ino == before:
+            kept.save_lesson(folder, lesson)
 
 
 def advice(pool: Pool, answers: Answers, apprentice: Apprentice | None) -> dict[str, Any]:

@@ -167,6 +167,23 @@ def test_a_person_who_is_forgotten_is_in_none_of_its_files(folder):
     gone = {session.pool.ids[row] for row in rows}
     assert again.answers.given == {m: label for m, label in session.answers.given.items() if m not in gone}
     assert place.speaks_anywhere(folder, speaks) == []
+    assert kept.load_lesson(folder) is None
     lesson.give(folder)
     asked = {again.question("a").message for _turn in range(3)}
     assert not asked & gone
+
+
+def test_a_lesson_that_began_before_somebody_was_forgotten_is_not_kept(folder, monkeypatch):
+    sat(folder, 25)
+    whole = lesson.learn
+
+    def forgotten_meanwhile(*told):
+        kept.erase(folder, lambda text, _identity: "駐車場" in text, "消去")
+        return whole(*told)
+
+    monkeypatch.setattr(lesson, "learn", forgotten_meanwhile)
+    lesson.give(folder)
+    assert kept.load_lesson(folder) is None
+    monkeypatch.undo()
+    lesson.give(folder)
+    assert kept.load_lesson(folder) is not None
