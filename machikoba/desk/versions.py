@@ -5,7 +5,7 @@ the one in use; folders of others go with the next sweep.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ def history(session: Session, entry: BundleEntry, home: Path) -> list[Version]:
     return found or [_first(entry, home)]
 
 
-def in_use(session: Session, entry: BundleEntry, home: Path) -> Version:
-    """The version that answers."""
-    return next((one for one in history(session, entry, home) if one.since is not None), _first(entry, home))
+def in_use(versions: Sequence[Version]) -> Version:
+    """Of a bundle's history the version that answers."""
+    return next(one for one in versions if one.since is not None)
 
 
 def find(session: Session, entry: BundleEntry, number: int, home: Path) -> Version:
@@ -107,7 +107,7 @@ def options(session: Session, entry: BundleEntry, home: Path) -> dict[str, str]:
     corrections_none."""
     if learning(session, entry) is not None:
         raise RequirementError("learning_already", _("It is learning already."), next=_("Wait until that has ended, or stop it."))
-    if not corrections.since(session, entry, in_use(session, entry, home).made_at):
+    if not corrections.since(session, entry, in_use(history(session, entry, home)).made_at):
         raise RequirementError("corrections_none", _("Nobody has decided a message since it was made."),
                                expected=_("decisions at the desk, or corrections by a program"),
                                next=_("Work the desk first."))

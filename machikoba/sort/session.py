@@ -60,7 +60,8 @@ class Session:
     @property
     def seconds(self) -> float:
         """How long the clerks have been at it."""
-        return float(sum(step.get("seconds") or 0.0 for step in self._steps))
+        counted = (step.get("seconds") or 0.0 for step in self._steps)
+        return float(sum(seconds for seconds in counted if 0 <= seconds <= MOST_SECONDS))
 
     @property
     def at_random(self) -> bool:

@@ -101,7 +101,7 @@ def _at_work(shop: Workshop, entry: BundleEntry, bundle: Bundle, who: Visitor) -
         counts = queue.counts(session, entry, who.who)
         pace, logged = queue.pace(session, entry), queue.logged(session, entry)
         history, learning = versions.history(session, entry, shop.home), versions.learning(session, entry)
-        corrected = corrections.since(session, entry, versions.in_use(session, entry, shop.home).made_at)
+        corrected = corrections.since(session, entry, versions.in_use(history).made_at)
     state = found.state if found else "qualified" if bundle.facts["threshold"] is not None else "apprentice"
     standing = timeline.standing(state, marks[-1], limit, bundle.facts["confidence"]) if marks else ""
     # What people found at work says more than the test, where the two differ.

@@ -131,7 +131,7 @@ def _write(shop: Workshop, who: Visitor, name: str, form: dict[str, str]) -> dic
         label = None if form.get("pass") else form.get("label", "")
         if label is not None and label not in _labels(shop, entry):
             raise RequirementError("label_unknown", _("This sorter does not know this kind."), found=label[:100])
-        queue.decide(session, entry, form.get("item", ""), label, who.who, seconds_of(form, queue.MOST_SECONDS))
+        queue.decide(session, entry, form.get("item", ""), label, who.who, seconds_of(form))
     return None
 
 

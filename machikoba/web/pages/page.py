@@ -83,13 +83,12 @@ async def fields(request: Request) -> Fields:
     return {name: value for name, value in form.multi_items() if isinstance(value, str)}
 
 
-def seconds_of(form: Fields, most: float) -> float | None:
-    """How long somebody looked before a decision, as the script counted; None where nothing sensible was sent."""
+def seconds_of(form: Fields) -> float | None:
+    """How long somebody looked before a decision, as the script counted; None where no number was sent."""
     try:
-        found = float(form["seconds"])
+        return float(form["seconds"])
     except (KeyError, ValueError):
         return None
-    return found if 0 <= found <= most else None
 
 
 async def several(request: Request, name: str) -> list[str]:

@@ -17,7 +17,7 @@ from machikoba.language import _
 from machikoba.records.check import LEAST_PER_LABEL
 from machikoba.sort import folder
 from machikoba.sort.answers import NOTHING, SKIPPED
-from machikoba.sort.session import MOST_SECONDS, Session, facts
+from machikoba.sort.session import Session, facts
 from machikoba.store import audit, jobs
 from machikoba.store.people import Visitor
 from machikoba.store.tables import Job
@@ -25,6 +25,7 @@ from machikoba.web.access import Shop
 from machikoba.web.pages import outlooks
 from machikoba.web.pages.page import KEYS, Id, Page, Who, fields, fragment, go, nothing_here, render, seconds_of, several, told
 from machikoba.web.pages.start import change_draft, keep_draft
+from machikoba.web.tasks import must_have_room
 from machikoba.web.workshop import Workshop
 
 router = APIRouter(route_class=Page, include_in_schema=False)
@@ -40,6 +41,7 @@ async def begin(job_id: Id, who: Who, shop: Shop, request: Request) -> Response:
 
     def write(session: Rows, job: Job) -> None:
         job.kind, job.options = "sort", {**job.options, "text": form.get("text", ""), "sheet": form.get("sheet", ""), "label": ""}
+        must_have_room(session, who.business_id)
         session.flush()  # what `start` reads anew
         jobs.start(session, job, who.who)
 
@@ -172,7 +174,7 @@ def _tried(shop: Workshop, who: Visitor, job: Job, work: Callable[[Session], obj
 
 
 def _answer(session: Session, who: Visitor, form: dict[str, str]) -> None:
-    message, seconds = form.get("item", ""), seconds_of(form, MOST_SECONDS)
+    message, seconds = form.get("item", ""), seconds_of(form)
     if form.get("undo"):
         try:
             session.undo(who.who)

@@ -73,7 +73,7 @@ def _facts(shop: Workshop, who: Visitor, name: str) -> dict[str, Any]:
         entry = bundles.find(session, who.business_id, name)
         found = versions.history(session, entry, shop.home)
         job = versions.learning(session, entry)
-        new = corrections.since(session, entry, versions.in_use(session, entry, shop.home).made_at)
+        new = corrections.since(session, entry, versions.in_use(found).made_at)
     return {"name": name, "versions": [{"one": one, "why": why(one.facts)} for one in found], "job": job, "new": new}
 
 
